@@ -1,0 +1,80 @@
+"""Settings of a deployment: one immutable struct, guarded by pydantic, carried to every actor as msgpack."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.saga import decode_plain, describe
+
+PROTOCOL_VERSION = 1
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class LogLevel(StrEnum):
+    """loguru levels."""
+
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FaultSettings(_Strict):
+    """Simulated failures of one service; everything off by default, every draw from the seed.
+
+    Probabilities are per operation; `latency_ms` and `tail_ms` delay the asynchronous part (`tail_ms` with
+    `tail_probability`); a hang never answers that attempt.
+    """
+
+    seed: int = 1
+    decline: Probability = 0.0  # prepare answers no, SIMULATED_DECLINE
+    transient: Probability = 0.0  # answers with a transient error, nothing done
+    latency_ms: Annotated[int, Field(ge=0, le=600_000)] = 0
+    tail_ms: Annotated[int, Field(ge=0, le=600_000)] = 0
+    tail_probability: Probability = 0.0
+    hang: Probability = 0.0
+    lose_reply: Probability = 0.0  # done and durable, the reply never leaves
+    crash_before: Probability = 0.0  # the process dies before the effect
+    crash_after: Probability = 0.0  # the process dies after the effect is durable, before the reply
+
+
+class Settings(_Strict):
+    """What a deployment runs with; times in milliseconds."""
+
+    shards: Annotated[int, Field(ge=1, le=64)] = 1
+    open_transactions_max: Annotated[int, Field(ge=1, le=1_000_000)] = 8_192  # per shard: admission limit
+    in_doubt_after_ms: Annotated[int, Field(ge=100)] = 5_000
+    retention_ms: Annotated[int, Field(ge=1_000)] = 7 * 24 * 3_600_000
+    quarantine_after: Annotated[int, Field(ge=1)] = 5  # recoveries without a new record
+    log_level: LogLevel = LogLevel.INFO
+    faults: dict[str, FaultSettings] = {}
+
+    def pack(self) -> bytes:
+        """Msgpack for an actor's constructor."""
+        return msgspec.msgpack.encode(self.model_dump(mode="json"))
+
+
+def unpack_settings(payload: bytes) -> Settings:
+    """The reverse of `Settings.pack`."""
+    return Settings.model_validate(decode_plain(payload))
+
+
+def make_settings(**values: Any) -> Settings:
+    """Settings from keyword arguments.
+
+    Raises:
+        DefiniteError: E_CONFIG, naming the setting.
+    """
+    try:
+        return Settings.model_validate(values)
+    except ValidationError as error:
+        raise DefiniteError(ErrorCode.CONFIG, describe(error)) from None

@@ -1,0 +1,162 @@
+"""What travels between client, shard, transaction log and services: schema-versioned msgpack arrays, never pickle.
+
+New fields go to the end with a default, so that an older reader skips them and a newer one fills them in.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+SCHEMA_VERSION = 1
+
+
+class Wire(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Base of all frozen wire structs."""
+
+
+class Kind(IntEnum):
+    """The four messages a shard sends to a participant."""
+
+    PREPARE = 0
+    COMMIT = 1
+    ROLLBACK = 2
+    PERFORM = 3
+
+
+class Status(IntEnum):
+    """How a participant answers."""
+
+    YES = 0  # prepare: held, durable
+    NO = 1  # prepare or perform: refused for business reasons, durable for a prepare
+    NOT_YET = 2  # no row written, ask again
+    ERROR = 3  # transient, no row written, ask again
+    ACK = 4  # commit, rollback, perform: done, durable
+    VIOLATION = 5  # forbidden in this ledger state, nothing changed
+    FENCED = 6  # the sender's epoch is stale
+
+
+class Command(Wire):
+    """One operation for one participant; unique per (transaction, step), whatever its attempt."""
+
+    transaction: str
+    step: str
+    kind: Kind
+    attempt: int
+    epoch: int  # the sender's epoch of the transaction's partition
+    operation: str
+    request: bytes = b""  # msgpack; empty for commit and rollback: (transaction, step) suffices
+
+
+class Reply(Wire):
+    """A participant's answer to one command; `result` is the stored vote's msgpack (also on the ack of a commit)."""
+
+    transaction: str
+    step: str
+    kind: Kind
+    attempt: int
+    status: Status
+    code: str = ""
+    message: str = ""
+    result: bytes = b""
+
+
+class CommandBatch(Wire):
+    """One exchange from a shard to a participant; `watermark_ms` is the log's retention watermark, Unix ms."""
+
+    schema: int
+    sender: str  # the shard's name
+    incarnation: str
+    commands: list[Command]
+    watermark_ms: int = 0
+    exempt: list[str] = []  # noqa: RUF012 - open transactions older than the watermark (msgspec copies empty defaults)
+
+
+class ReplyBatch(Wire):
+    """What was ready when the exchange was answered."""
+
+    schema: int
+    replies: list[Reply]
+
+
+class Inquiry(Wire):
+    """A participant in doubt asks about prepared rows; `epoch` is the highest it has seen for the partition."""
+
+    transaction: str
+    step: str
+    epoch: int
+
+
+class SubmitRequest(Wire):
+    """One transaction as a client asks for it."""
+
+    number: int  # the client's own, to match the answer
+    key: str
+    saga: str
+    input: bytes
+    duration_ms: int
+
+
+class CancelRequest(Wire):
+    """Cancel by id, or by key where `transaction` is empty."""
+
+    number: int
+    key: str
+    transaction: str = ""
+
+
+class LookupRequest(Wire):
+    """Ask for the outcome of a transaction that was submitted before, by id, or by key where `transaction` is empty."""
+
+    number: int
+    key: str
+    transaction: str = ""
+
+
+class ClientBatch(Wire):
+    """One exchange from a client to a shard."""
+
+    schema: int
+    client: str
+    submits: list[SubmitRequest]
+    cancels: list[CancelRequest] = []  # noqa: RUF012
+    lookups: list[LookupRequest] = []  # noqa: RUF012
+
+
+class OutcomeStatus(IntEnum):
+    """What became of a request of a client."""
+
+    COMMITTED = 0
+    ABORTED = 1
+    REJECTED = 2  # definite: nothing was begun under this request
+    RETRY = 3  # not answered here and now (E_NOT_READY): ask again
+
+
+class StepResult(Wire):
+    """The stored vote of one step, msgpack."""
+
+    step: str
+    result: bytes
+
+
+class OutcomeMessage(Wire):
+    """The answer to one numbered request of a client."""
+
+    number: int
+    transaction: str
+    status: OutcomeStatus
+    results: list[StepResult] = []  # noqa: RUF012
+    code: str = ""
+    message: str = ""
+    service: str = ""
+    step: str = ""
+    attempts: int = 0
+    retry_after_ms: int = 0
+
+
+class OutcomeBatch(Wire):
+    """What was ready when the client's exchange was answered."""
+
+    schema: int
+    outcomes: list[OutcomeMessage]

@@ -1,0 +1,170 @@
+"""What the transaction log stores, and what it answers to an append."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import msgspec
+
+from orchestrator.protocol.messages import Wire
+
+RECORD_SCHEMA = 1
+
+
+class Decision(IntEnum):
+    """The one decision of a transaction."""
+
+    COMMIT = 0
+    ABORT = 1
+
+
+class State(IntEnum):
+    """Where a transaction stands; retry counts, reasons and 'parked' are fields, not states."""
+
+    PREPARING = 0
+    COMMITTING = 1
+    COMMITTED = 2
+    ABORTING = 3
+    ABORTED = 4
+
+
+class Begun(Wire, tag="begun"):
+    """Binds key to id; durable before the first prepare leaves."""
+
+    transaction: str
+    key: str
+    fingerprint: bytes  # of input and saga name, 16 bytes; b"" fits any (a cancel that overtook its submit)
+    saga: str
+    version: int
+    input: bytes
+    began_ms: int  # wall clock, Unix ms
+    deadline_ms: int  # absolute wall clock, Unix ms
+    duration_ms: int
+    business_key: str = ""
+
+
+class Decided(Wire, tag="decided"):
+    """The commit point; durable before anyone hears of it."""
+
+    transaction: str
+    decision: Decision
+    at_ms: int
+    code: str = ""
+    message: str = ""
+    service: str = ""
+    step: str = ""
+    attempts: int = 0
+
+
+class Ended(Wire, tag="ended"):
+    """Every participant has acknowledged; lazy."""
+
+    transaction: str
+    at_ms: int
+
+
+class Parked(Wire, tag="parked"):
+    """A step needs an operator; the transaction stays open and is retried slowly. An empty code means unparked."""
+
+    transaction: str
+    step: str
+    code: str
+    message: str
+    at_ms: int
+
+
+class CancelledKey(Wire, tag="cancelled_key"):
+    """Cancel by key: where the key is unbound, bind it to an aborted, ended transaction in one group."""
+
+    transaction: str
+    key: str
+    at_ms: int
+
+
+Record = Begun | Decided | Ended | Parked | CancelledKey
+
+
+class StoredTransaction(Wire):
+    """A transaction as the log knows it."""
+
+    begun: Begun
+    state: State
+    decided: Decided | None = None
+    ended_ms: int = 0
+    parked: list[Parked] = []  # noqa: RUF012
+    recoveries: int = 0  # recoveries in a row without a new record, this one included
+
+
+class AppendStatus(IntEnum):
+    """What became of one record."""
+
+    STORED = 0  # it is durable, or was already: `decided` carries the STORED decision of a Decided
+    BOUND = 1  # the key is bound to another transaction with a fitting fingerprint: see `stored`
+    CONFLICT = 2  # the key is bound to another transaction with another fingerprint
+    FENCED = 3  # the epoch is stale; nothing was stored
+    UNKNOWN = 4  # a record of a transaction that was never begun; nothing was stored
+
+
+class AppendResult(Wire):
+    """The log's answer to one record."""
+
+    status: AppendStatus
+    decided: Decided | None = None
+    stored: StoredTransaction | None = None
+
+
+class EpochRecord(Wire):
+    """A record with the sender's epoch of its partition."""
+
+    epoch: int
+    record: Record
+
+
+class AppendRequest(Wire):
+    """A batch of records; a sequence below the highest processed from that incarnation is dropped whole."""
+
+    schema: int
+    shard: int
+    incarnation: str
+    sequence: int
+    records: list[EpochRecord]
+
+
+class AppendReply(Wire):
+    """Results in the order of the records; `dropped` says that the sequence was stale and nothing was looked at."""
+
+    schema: int
+    results: list[AppendResult]
+    watermark_ms: int = 0
+    exempt: list[str] = []  # noqa: RUF012
+    dropped: bool = False
+
+
+class TakeRequest(Wire):
+    """A shard's incarnation takes its partitions: raises their epochs, gets their open transactions."""
+
+    schema: int
+    shard: int
+    incarnation: str
+    partitions: list[int]
+    pid: int
+    deployment_run: str  # changes at every `up`; restarts are counted within one run
+
+
+class TakeReply(Wire):
+    """Epochs by partition (same order as asked), open transactions, the watermark and how often this shard restarted."""
+
+    schema: int
+    epochs: list[int]
+    open: list[StoredTransaction]
+    watermark_ms: int
+    restarts: int
+    exempt: list[str] = []  # noqa: RUF012
+
+
+def encode(value: Wire) -> bytes:
+    """Msgpack of any wire struct."""
+    return _ENCODER.encode(value)
+
+
+_ENCODER = msgspec.msgpack.Encoder()
