@@ -1,0 +1,242 @@
+"""Batched conversation between a caller and a responder: count calls, not operations.
+
+A caller sends what has gathered in one call, at most two calls under way; a responder starts the operations and answers
+with whatever is ready. Results of an unanswered call are never lost for good: when a call fails, everything outstanding
+is of unknown outcome and is sent again, which is harmless because every operation is idempotent at the responder.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable
+from typing import Generic, Protocol, TypeVar
+
+from orchestrator.errors import IndefiniteError
+
+CALLS_IN_FLIGHT = 2
+BATCH_MAX = 512
+HOLD_S_MAX = 10.0  # a call with nothing to answer returns empty after so long, and is made anew while work is outstanding
+PEER_IDLE_S = 120.0
+RECONNECT_S_MIN = 0.02
+RECONNECT_S_MAX = 1.0
+
+Op = TypeVar("Op")
+Result = TypeVar("Result")
+
+
+class Port(Protocol):
+    """One destination of a conversation; the transport decides how bytes get there."""
+
+    async def call(self, payload: bytes) -> bytes:
+        """One exchange.
+
+        Raises:
+            IndefiniteError: E_UNREACHABLE; the operations may or may not have been done.
+        """
+
+
+class Caller(Generic[Op, Result]):
+    """The asking side: one per destination; lives on one event loop.
+
+    Args:
+        port: the destination.
+        encode: makes one call's payload of operations (perhaps none: then the call only collects).
+        decode: results of an answered call.
+        deliver: told the results of every call, in arrival order.
+        key: identity of an operation; a newer operation of the same key replaces the older.
+        settles: whether a result ends the operation that is outstanding under its key.
+        key_of_result: the key a result belongs to.
+        lost: told (once per outage) that the destination does not answer.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        *,
+        encode: Callable[[list[Op]], bytes],
+        decode: Callable[[bytes], list[Result]],
+        deliver: Callable[[list[Result]], None],
+        key: Callable[[Op], Hashable],
+        settles: Callable[[Result, Op], bool],
+        key_of_result: Callable[[Result], Hashable],
+        lost: Callable[[IndefiniteError], None] | None = None,
+    ) -> None:
+        self._port, self._encode, self._decode, self._deliver = port, encode, decode, deliver
+        self._key, self._settles, self._key_of_result, self._lost = key, settles, key_of_result, lost
+        self._outstanding: dict[Hashable, Op] = {}
+        self._unsent: dict[Hashable, Op] = {}
+        self._calls: set[asyncio.Task[None]] = set()
+        self._broken = False
+        self._closed = False
+
+    @property
+    def outstanding(self) -> int:
+        """Operations sent or queued and not answered."""
+        return len(self._outstanding)
+
+    def send(self, operations: Iterable[Op]) -> None:
+        """Queue operations; a call leaves at once unless two are under way."""
+        for operation in operations:
+            key = self._key(operation)
+            self._outstanding[key] = operation
+            self._unsent[key] = operation
+        self._pump()
+
+    def forget(self, key: Hashable) -> None:
+        """Drop an operation nobody waits for any more."""
+        self._outstanding.pop(key, None)
+        self._unsent.pop(key, None)
+
+    async def close(self) -> None:
+        """End the conversation; what is outstanding stays of unknown outcome."""
+        self._closed = True
+        for call in list(self._calls):
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    def _pump(self) -> None:
+        if self._closed or self._broken:
+            return
+        while self._unsent and len(self._calls) < CALLS_IN_FLIGHT:
+            self._start(self._take())
+        if self._outstanding and not self._calls:
+            self._start([])
+
+    def _take(self) -> list[Op]:
+        if len(self._unsent) <= BATCH_MAX:
+            batch = list(self._unsent.values())
+            self._unsent.clear()
+            return batch
+        keys = [key for key, _ in zip(self._unsent, range(BATCH_MAX), strict=False)]
+        return [self._unsent.pop(key) for key in keys]
+
+    def _start(self, batch: list[Op]) -> None:
+        call = asyncio.get_running_loop().create_task(self._call(batch))
+        self._calls.add(call)
+        call.add_done_callback(self._ended)
+
+    def _ended(self, call: asyncio.Task[None]) -> None:
+        self._calls.discard(call)
+        if not call.cancelled() and call.exception() is not None:
+            raise call.exception()  # type: ignore[misc]  # a bug: the loop's exception handler ends the process
+        self._pump()
+
+    async def _call(self, batch: list[Op]) -> None:
+        try:
+            answer = await self._port.call(self._encode(batch))
+        except IndefiniteError as error:
+            await self._reconnect(error)
+            return
+        self._settle(self._decode(answer))
+
+    def _settle(self, results: list[Result]) -> None:
+        for result in results:
+            key = self._key_of_result(result)
+            operation = self._outstanding.get(key)
+            if operation is not None and self._settles(result, operation):
+                del self._outstanding[key]
+                self._unsent.pop(key, None)
+        if results:
+            self._deliver(results)
+
+    async def _reconnect(self, error: IndefiniteError) -> None:
+        """One of the failed calls probes until the destination answers, then everything outstanding is sent again."""
+        if self._broken:
+            return
+        self._broken = True
+        if self._lost is not None:
+            self._lost(error)
+        delay = RECONNECT_S_MIN
+        while True:
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, RECONNECT_S_MAX)
+            try:
+                probe = list(self._outstanding.values())[:1]
+                answer = await self._port.call(self._encode(probe))
+                break
+            except IndefiniteError:
+                continue
+        self._broken = False
+        self._settle(self._decode(answer))
+        self._unsent = dict(self._outstanding)
+
+
+class _Peer(Generic[Result]):
+    """What waits for one caller."""
+
+    __slots__ = ("ready", "seen_s", "waiting")
+
+    def __init__(self) -> None:
+        self.ready: list[Result] = []
+        self.waiting: deque[asyncio.Future[list[Result]]] = deque()
+        self.seen_s = 0.0
+
+
+class Responder(Generic[Result]):
+    """The answering side: per caller the results that are ready and the calls that wait for some; lives on one loop.
+
+    `busy` is true while a batch is being made durable: then a newer call does not make an older one return empty,
+    because results are about to be ready.
+    """
+
+    def __init__(self) -> None:
+        self.busy = False
+        self._peers: dict[str, _Peer[Result]] = {}
+
+    async def collect(self, peer_name: str) -> list[Result]:
+        """Results for this caller: as soon as there are some, or empty when a newer call came or the hold is over."""
+        loop = asyncio.get_running_loop()
+        peer = self._peers.get(peer_name)
+        if peer is None:
+            peer = self._peers[peer_name] = _Peer()
+            self._drop_idle(loop.time())
+        peer.seen_s = loop.time()
+        if peer.ready:
+            ready, peer.ready = peer.ready, []
+            return ready
+        waiter: asyncio.Future[list[Result]] = loop.create_future()
+        peer.waiting.append(waiter)
+        timer = loop.call_later(HOLD_S_MAX, _release, waiter)
+        self._release_older(peer)
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+
+    def put(self, peer_name: str, results: list[Result]) -> None:
+        """Make results ready; they leave with the oldest waiting call, or with the next one to come."""
+        peer = self._peers.get(peer_name)
+        if peer is None or not results:
+            return
+        while peer.waiting:
+            waiter = peer.waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(results)
+                return
+        peer.ready.extend(results)
+
+    def idle(self) -> None:
+        """The batch under way has ended: older calls that got nothing from it return, so that their callers can send."""
+        self.busy = False
+        for peer in self._peers.values():
+            self._release_older(peer)
+
+    def drop(self, peer_name: str) -> None:
+        """Forget a caller that was fenced."""
+        peer = self._peers.pop(peer_name, None)
+        for waiter in peer.waiting if peer else ():
+            _release(waiter)
+
+    def _release_older(self, peer: _Peer[Result]) -> None:
+        while not self.busy and len(peer.waiting) > 1:
+            _release(peer.waiting.popleft())
+
+    def _drop_idle(self, now_s: float) -> None:
+        for name in [n for n, p in self._peers.items() if not p.waiting and p.seen_s and now_s - p.seen_s > PEER_IDLE_S]:
+            del self._peers[name]
+
+
+def _release(waiter: asyncio.Future[list[Result]]) -> None:
+    if not waiter.done():
+        waiter.set_result([])
