@@ -1,0 +1,131 @@
+"""Who owns a file: an flock that the kernel frees, and a record of its holder that serves only to kill a live one.
+
+Two incarnations of one actor at once are real on Ray: a successor can start while the old process still runs behind a
+stopped raylet. The successor must not wait for it for ever, so it kills the recorded holder, but only where boot, pid
+namespace and start time prove that the pid still names that very process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+
+ACQUIRE_S_MAX = 10.0
+_POLL_S = 0.02  # a lock that is free in a moment signals nothing: its holder had not recorded itself yet
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """A process, named so that a reused pid is not mistaken for it."""
+
+    boot: str
+    namespace: str  # of pids
+    pid: int
+    started: int  # clock ticks after boot
+
+
+class HeldError(Exception):
+    """The lock is held by a process that could not be ended: see the message."""
+
+
+class OwnerLock:
+    """An exclusive lock on a file for the life of this process (or until `release`).
+
+    Args:
+        path: the lock file; created with mode 0600 where it is missing.
+
+    Raises:
+        HeldError: another process holds it and cannot be ended from here; definite.
+        OSError: the file cannot be opened; definite.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self._acquire(path)
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, msgspec.json.encode(this_process()), 0)
+        except BaseException:
+            os.close(self._fd)
+            raise
+
+    def release(self) -> None:
+        """Free the lock."""
+        os.close(self._fd)
+
+    def _acquire(self, path: Path) -> None:
+        end_s = time.monotonic() + ACQUIRE_S_MAX
+        while not _try_lock(self._fd):
+            holder = _read_holder(self._fd)
+            if holder == this_process():
+                raise HeldError(f"{path} is held by this very process")
+            if time.monotonic() > end_s:
+                raise HeldError(f"{path} is held by {_describe(holder)}")
+            if holder is None or not end_process(holder, end_s - time.monotonic()):
+                time.sleep(_POLL_S)
+
+
+def this_process() -> Holder:
+    """This process as a holder."""
+    return Holder(_boot(), _namespace(), os.getpid(), _started(os.getpid()))
+
+
+def end_process(holder: Holder, wait_s: float) -> bool:
+    """SIGKILL exactly that process and wait for its end; returns whether it is gone (False: not ours to judge)."""
+    if (holder.boot, holder.namespace) != (_boot(), _namespace()):
+        return False
+    try:
+        pidfd = os.pidfd_open(holder.pid)
+    except ProcessLookupError:
+        return True
+    try:
+        if _started(holder.pid) != holder.started:  # read after pidfd_open: from here on the pid cannot be reused
+            return True
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        ended, _, _ = select.select([pidfd], [], [], max(wait_s, 0))
+        return bool(ended)
+    except (ProcessLookupError, PermissionError):
+        return False
+    finally:
+        os.close(pidfd)
+
+
+def _try_lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _read_holder(fd: int) -> Holder | None:
+    try:
+        return msgspec.json.decode(os.pread(fd, 4096, 0), type=Holder)
+    except msgspec.DecodeError:
+        return None
+
+
+def _describe(holder: Holder | None) -> str:
+    return "a process that has not recorded itself" if holder is None else f"process {holder.pid} (boot {holder.boot})"
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _namespace() -> str:
+    return str(Path("/proc/self/ns/pid").readlink())
+
+
+def _started(pid: int) -> int:
+    """Start time of a process in clock ticks after boot, 0 where there is none: field 22 of proc_pid_stat(5)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return int(stat.rpartition(")")[2].split()[19])
