@@ -1,0 +1,81 @@
+"""What users subclass: a service is a plain class with the methods of each operation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from actors.operation import NotYet, Operation, Refused, State, bind_operations, check_service_name, operation_names
+from orchestrator.app import ServiceAudit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from orchestrator.app import LedgerReader, LedgerRow
+
+__all__ = ["NotYet", "Operation", "Refused", "Service", "State"]
+
+
+class Service:
+    """Base of every service: a participant of transactions with its own state and idempotency ledger.
+
+    A subclass has a `name` and, for each operation x, either `prepare_x`, `commit_x` and `rollback_x` (it votes) or
+    `perform_x` (after the commit, never undone), plus `async ask_x` where something must be waited for first. Handlers
+    are synchronous, deterministic functions of (state, request); requests and results are pydantic models. A value
+    read from the state is a fresh copy: assign it to change anything. What a handler wrote is dropped if it raises.
+    What takes (stock, money) takes at prepare, what gives gives at commit, and rollback takes back what prepare did.
+
+    The class must be importable, since every actor imports it by the app's path; a subclass with an `__init__` of its
+    own calls `super().__init__()`.
+
+    Raises:
+        DefiniteError: E_SERVICE_DEFINITION where a method or an annotation is wrong, naming class and method.
+    """
+
+    name: str = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        operation_names(cls)
+
+    def __init__(self) -> None:
+        check_service_name(type(self), self.name)
+        self.bound: Mapping[str, Operation] = bind_operations(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(self.bound)})"
+
+    def audit(self, state: Mapping[str, Any], rows: Iterable[LedgerRow]) -> ServiceAudit:  # noqa: ARG002 - for subclasses
+        """The service's own conservation checks over one snapshot; by default there is nothing to check.
+
+        Args:
+            state: all keys and values.
+            rows: the ledger, once, in id order; perhaps millions.
+        """
+        return ServiceAudit({}, [])
+
+    def operations(self) -> Mapping[str, bool]:
+        """Operation names; True where it prepares, False where it performs."""
+        return {name: operation.prepares for name, operation in self.bound.items()}
+
+    def actor_class(self) -> type:
+        """The plain class to run as a Ray actor."""
+        from actors.host import ServiceHost
+
+        return ServiceHost
+
+    def create(self, path: Path) -> str:
+        """Create the service's database durably, resumably and never over existing data; returns its uuid."""
+        from actors.store import create_store
+
+        return create_store(path, self.name)
+
+    def reader(self, path: Path) -> LedgerReader:
+        """Open the service's database read-only.
+
+        Raises:
+            DefiniteError: E_STORE_REFUSED where there is none.
+        """
+        from actors.store import StoreReader
+
+        return StoreReader(path, self.audit)
