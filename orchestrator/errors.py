@@ -29,6 +29,7 @@ class ErrorCode(StrEnum):
     VIOLATION = "E_VIOLATION"
     UNREACHABLE = "E_UNREACHABLE"
     PENDING = "E_PENDING"
+    BUILDER_FAILED = "E_BUILDER_FAILED"
     SAGA_DEFINITION = "E_SAGA_DEFINITION"
     SERVICE_DEFINITION = "E_SERVICE_DEFINITION"
     CONFIG = "E_CONFIG"
@@ -73,7 +74,7 @@ class OverloadedError(DefiniteError):
         self.retry_after_ms = retry_after_ms
 
 
-class InvariantViolation(BaseException):  # noqa: N818 - deliberately outside Exception so that no broad handler swallows it
+class InvariantViolation(BaseException):
     """A state that the protocol forbids; the process must not go on as if nothing had happened."""
 
 
@@ -133,6 +134,9 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
     ErrorCode.PENDING: CatalogueEntry(
         "the wait for the outcome timed out; the transaction goes on", False, "client",
         "wait again on the handle, or ask by id or key"),
+    ErrorCode.BUILDER_FAILED: CatalogueEntry(
+        "a step's request builder raised; before the decision the transaction is aborted, after it the step is parked",
+        True, "shard", "mend the builder: it must be a pure function of input and results"),
     ErrorCode.SAGA_DEFINITION: CatalogueEntry(
         "a saga's definition is wrong; the message names the step", True, "Saga, Step, App", "mend the definition"),
     ErrorCode.SERVICE_DEFINITION: CatalogueEntry(

@@ -37,7 +37,7 @@ class Status(IntEnum):
     FENCED = 6  # the sender's epoch is stale
 
 
-class Command(Wire):
+class Command(Wire, frozen=True):
     """One operation for one participant; unique per (transaction, step), whatever its attempt."""
 
     transaction: str
@@ -49,7 +49,7 @@ class Command(Wire):
     request: bytes = b""  # msgpack; empty for commit and rollback: (transaction, step) suffices
 
 
-class Reply(Wire):
+class Reply(Wire, frozen=True):
     """A participant's answer to one command; `result` is the stored vote's msgpack (also on the ack of a commit)."""
 
     transaction: str
@@ -62,7 +62,7 @@ class Reply(Wire):
     result: bytes = b""
 
 
-class CommandBatch(Wire):
+class CommandBatch(Wire, frozen=True):
     """One exchange from a shard to a participant; `watermark_ms` is the log's retention watermark, Unix ms."""
 
     schema: int
@@ -70,17 +70,17 @@ class CommandBatch(Wire):
     incarnation: str
     commands: list[Command]
     watermark_ms: int = 0
-    exempt: list[str] = []  # noqa: RUF012 - open transactions older than the watermark (msgspec copies empty defaults)
+    exempt: list[str] = []
 
 
-class ReplyBatch(Wire):
+class ReplyBatch(Wire, frozen=True):
     """What was ready when the exchange was answered."""
 
     schema: int
     replies: list[Reply]
 
 
-class Inquiry(Wire):
+class Inquiry(Wire, frozen=True):
     """A participant in doubt asks about prepared rows; `epoch` is the highest it has seen for the partition."""
 
     transaction: str
@@ -88,7 +88,7 @@ class Inquiry(Wire):
     epoch: int
 
 
-class SubmitRequest(Wire):
+class SubmitRequest(Wire, frozen=True):
     """One transaction as a client asks for it."""
 
     number: int  # the client's own, to match the answer
@@ -98,7 +98,7 @@ class SubmitRequest(Wire):
     duration_ms: int
 
 
-class CancelRequest(Wire):
+class CancelRequest(Wire, frozen=True):
     """Cancel by id, or by key where `transaction` is empty."""
 
     number: int
@@ -106,7 +106,7 @@ class CancelRequest(Wire):
     transaction: str = ""
 
 
-class LookupRequest(Wire):
+class LookupRequest(Wire, frozen=True):
     """Ask for the outcome of a transaction that was submitted before, by id, or by key where `transaction` is empty."""
 
     number: int
@@ -114,14 +114,14 @@ class LookupRequest(Wire):
     transaction: str = ""
 
 
-class ClientBatch(Wire):
+class ClientBatch(Wire, frozen=True):
     """One exchange from a client to a shard."""
 
     schema: int
     client: str
     submits: list[SubmitRequest]
-    cancels: list[CancelRequest] = []  # noqa: RUF012
-    lookups: list[LookupRequest] = []  # noqa: RUF012
+    cancels: list[CancelRequest] = []
+    lookups: list[LookupRequest] = []
 
 
 class OutcomeStatus(IntEnum):
@@ -133,20 +133,20 @@ class OutcomeStatus(IntEnum):
     RETRY = 3  # not answered here and now (E_NOT_READY): ask again
 
 
-class StepResult(Wire):
+class StepResult(Wire, frozen=True):
     """The stored vote of one step, msgpack."""
 
     step: str
     result: bytes
 
 
-class OutcomeMessage(Wire):
+class OutcomeMessage(Wire, frozen=True):
     """The answer to one numbered request of a client."""
 
     number: int
     transaction: str
     status: OutcomeStatus
-    results: list[StepResult] = []  # noqa: RUF012
+    results: list[StepResult] = []
     code: str = ""
     message: str = ""
     service: str = ""
@@ -155,7 +155,7 @@ class OutcomeMessage(Wire):
     retry_after_ms: int = 0
 
 
-class OutcomeBatch(Wire):
+class OutcomeBatch(Wire, frozen=True):
     """What was ready when the client's exchange was answered."""
 
     schema: int

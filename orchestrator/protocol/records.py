@@ -28,7 +28,7 @@ class State(IntEnum):
     ABORTED = 4
 
 
-class Begun(Wire, tag="begun"):
+class Begun(Wire, frozen=True, tag="begun"):
     """Binds key to id; durable before the first prepare leaves."""
 
     transaction: str
@@ -43,7 +43,7 @@ class Begun(Wire, tag="begun"):
     business_key: str = ""
 
 
-class Decided(Wire, tag="decided"):
+class Decided(Wire, frozen=True, tag="decided"):
     """The commit point; durable before anyone hears of it."""
 
     transaction: str
@@ -56,14 +56,14 @@ class Decided(Wire, tag="decided"):
     attempts: int = 0
 
 
-class Ended(Wire, tag="ended"):
+class Ended(Wire, frozen=True, tag="ended"):
     """Every participant has acknowledged; lazy."""
 
     transaction: str
     at_ms: int
 
 
-class Parked(Wire, tag="parked"):
+class Parked(Wire, frozen=True, tag="parked"):
     """A step needs an operator; the transaction stays open and is retried slowly. An empty code means unparked."""
 
     transaction: str
@@ -73,7 +73,7 @@ class Parked(Wire, tag="parked"):
     at_ms: int
 
 
-class CancelledKey(Wire, tag="cancelled_key"):
+class CancelledKey(Wire, frozen=True, tag="cancelled_key"):
     """Cancel by key: where the key is unbound, bind it to an aborted, ended transaction in one group."""
 
     transaction: str
@@ -84,7 +84,7 @@ class CancelledKey(Wire, tag="cancelled_key"):
 Record = Begun | Decided | Ended | Parked | CancelledKey
 
 
-class StoredTransaction(Wire):
+class StoredTransaction(Wire, frozen=True):
     """A transaction as the log knows it."""
 
     begun: Begun
@@ -105,7 +105,7 @@ class AppendStatus(IntEnum):
     UNKNOWN = 4  # a record of a transaction that was never begun; nothing was stored
 
 
-class AppendResult(Wire):
+class AppendResult(Wire, frozen=True):
     """The log's answer to one record."""
 
     status: AppendStatus
@@ -113,14 +113,14 @@ class AppendResult(Wire):
     stored: StoredTransaction | None = None
 
 
-class EpochRecord(Wire):
+class EpochRecord(Wire, frozen=True):
     """A record with the sender's epoch of its partition."""
 
     epoch: int
     record: Record
 
 
-class AppendRequest(Wire):
+class AppendRequest(Wire, frozen=True):
     """A batch of records; a sequence below the highest processed from that incarnation is dropped whole."""
 
     schema: int
@@ -130,7 +130,7 @@ class AppendRequest(Wire):
     records: list[EpochRecord]
 
 
-class AppendReply(Wire):
+class AppendReply(Wire, frozen=True):
     """Results in the order of the records; `dropped` says that the sequence was stale and nothing was looked at."""
 
     schema: int
@@ -140,7 +140,7 @@ class AppendReply(Wire):
     dropped: bool = False
 
 
-class TakeRequest(Wire):
+class TakeRequest(Wire, frozen=True):
     """A shard's incarnation takes its partitions: raises their epochs, gets their open transactions."""
 
     schema: int
@@ -151,7 +151,7 @@ class TakeRequest(Wire):
     deployment_run: str  # changes at every `up`; restarts are counted within one run
 
 
-class TakeReply(Wire):
+class TakeReply(Wire, frozen=True):
     """Epochs by partition (same order as asked), open transactions, the watermark and how often this shard restarted."""
 
     schema: int

@@ -1,0 +1,80 @@
+"""What is checked before anything is logged or held: key, saga, deadline, input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel
+
+from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.protocol.identifiers import KEY_BYTES_MAX
+from orchestrator.protocol.messages import SubmitRequest
+from orchestrator.saga import DEADLINE_MS_MAX, Saga
+
+BUSINESS_KEY_CHARS_MAX = 256
+
+
+def newest(sagas: Iterable[Saga]) -> dict[str, Saga]:
+    """The highest version of every saga: new transactions run that one."""
+    found: dict[str, Saga] = {}
+    for saga in sagas:
+        if saga.name not in found or found[saga.name].version < saga.version:
+            found[saga.name] = saga
+    return found
+
+
+def check(sagas: Mapping[str, Saga], request: SubmitRequest) -> tuple[Saga, BaseModel, str]:
+    """The saga, the decoded input and the business key of a submit.
+
+    Raises:
+        DefiniteError: E_INVALID_KEY, E_UNKNOWN_SAGA, E_INVALID_INPUT, E_TOO_LARGE.
+    """
+    problem = check_key(request.key)
+    if problem is not None:
+        raise DefiniteError(ErrorCode.INVALID_KEY, problem)
+    saga = sagas.get(request.saga)
+    if saga is None:
+        raise DefiniteError(ErrorCode.UNKNOWN_SAGA, f"saga: no {request.saga!r} in the deployed app")
+    check_deadline(request.duration_ms)
+    data = saga.decode_input(request.input)
+    return saga, data, _business_key(saga, data)
+
+
+def check_key(key: object) -> str | None:
+    """What is wrong with an idempotency key, for a person; None if nothing is."""
+    if not isinstance(key, str):
+        return f"key: must be text, got {type(key).__name__}"
+    try:
+        size = len(key.encode())
+    except UnicodeEncodeError:
+        return "key: is not valid UTF-8"
+    if not 1 <= size <= KEY_BYTES_MAX:
+        return f"key: must be 1 to {KEY_BYTES_MAX} bytes of UTF-8, got {size}"
+    return None
+
+
+def check_deadline(duration_ms: object) -> None:
+    """Refuse a deadline out of range; 0 stands for the saga's own.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT.
+    """
+    if type(duration_ms) is not int or not 0 <= duration_ms <= DEADLINE_MS_MAX:
+        raise DefiniteError(
+            ErrorCode.INVALID_INPUT, f"deadline_ms: must be a whole number from 1 to {DEADLINE_MS_MAX}, got {duration_ms!r}")
+
+
+def _business_key(saga: Saga, data: BaseModel) -> str:
+    """The text by which people find the transaction; empty where the saga names none."""
+    if saga.business_key is None:
+        return ""
+    try:
+        return str(saga.business_key(data))[:BUSINESS_KEY_CHARS_MAX]
+    except Exception as error:  # noqa: BLE001 - user code
+        raise DefiniteError(
+            ErrorCode.INVALID_INPUT, f"{saga.name}: its business_key function raised {type(error).__name__}") from None
+
+
+def retry_after_ms(open_count: int) -> int:
+    """A hint for an overloaded caller: roughly the time a shard takes to end a tenth of what is open."""
+    return max(10, open_count // 20)

@@ -1,0 +1,367 @@
+"""What one transaction does next: prepare in DAG order, decide once, finish until everybody has acknowledged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from orchestrator.errors import ErrorCode, InvariantViolation
+from orchestrator.protocol.effects import Effects, Notice
+from orchestrator.protocol.messages import Command, Kind, OutcomeMessage, OutcomeStatus, Reply, Status, StepResult
+from orchestrator.protocol.records import Decided, Decision, Ended, Parked, State
+from orchestrator.protocol.timers import Timers
+from orchestrator.protocol.transaction import NEVER_MS, Event, Phase, StepProgress, Transaction, durable_event
+from orchestrator.saga import Context, RollbackOrder, Step, decode_plain, encode_plain
+
+
+class Drive:
+    """Moves transactions; `effects` and `now_ms` are those of the coordinator's call under way.
+
+    Args:
+        timers: where due times are kept.
+        ended: told when a transaction has ended and can be forgotten.
+    """
+
+    def __init__(self, timers: Timers, ended: Callable[[Transaction], None]) -> None:
+        self.effects = Effects()
+        self.now_ms = 0
+        self._timers = timers
+        self._ended = ended
+
+    def start(self, txn: Transaction) -> None:
+        """Begun is durable: send what can be prepared, or abort what was cancelled meanwhile."""
+        txn.begun_durable = True
+        if txn.cancelled:
+            self.decide_abort(txn, ErrorCode.CANCELLED, "cancelled by the caller")
+            return
+        self.prepare_ready(txn)
+        self.arm(txn, txn.deadline_ms)  # after the prepares: their attempts are mostly due earlier, and one entry is enough
+
+    def prepare_ready(self, txn: Transaction) -> None:
+        """Send the prepares whose predecessors have all voted yes; decide COMMIT when no vote is missing."""
+        steps = txn.steps
+        missing = False
+        for progress in steps.values():
+            if progress.step.after_commit or progress.phase is Phase.YES:
+                continue
+            missing = True
+            if progress.phase is Phase.WAITING and all(steps[name].phase is Phase.YES for name in progress.step.after):
+                self._send_prepare(txn, progress)
+                if txn.deciding is not None:
+                    return
+        if not missing:
+            self._decide(txn, Decided(txn.id, Decision.COMMIT, self.now_ms))
+
+    def decide_abort(self, txn: Transaction, code: str, message: str, progress: StepProgress | None = None) -> None:
+        """Propose ABORT, unless a decision is taken or on its way to the log (then that one wins)."""
+        if txn.deciding is not None or txn.decided is not None:
+            return
+        step = progress.step if progress else None
+        attempts = progress.attempt if progress else 0
+        self._decide(txn, Decided(
+            txn.id, Decision.ABORT, self.now_ms, str(code), message,
+            step.service if step else "", step.name if step else "", attempts))
+
+    def decided(self, txn: Transaction, decided: Decided) -> None:
+        """The log has this decision stored: obey it, tell the caller, finish."""
+        if txn.decided is not None:
+            if txn.decided.decision is not decided.decision:
+                raise InvariantViolation(f"{txn!r}: the log answered two decisions")
+            return
+        txn.deciding = None
+        txn.decided = decided
+        txn.move(durable_event(decided.decision))
+        if decided.decision is Decision.ABORT:
+            self._notice(txn, "aborted", "INFO", decided.step, decided.attempts, decided.code, decided.message, decided.service)
+        self.finish(txn)
+
+    def finish(self, txn: Transaction) -> None:
+        """Tell the outcome if it is known; send Commit or Rollback to all, and Perform where its reads are known."""
+        self.tell(txn)
+        commit = txn.state is State.COMMITTING
+        for progress in list(txn.steps.values()):
+            if progress.step.after_commit or progress.phase in (Phase.FINISHING, Phase.DONE):
+                continue
+            if commit:
+                self._send_finish(txn, progress, Kind.COMMIT)
+            elif progress.phase is not Phase.WAITING or txn.recovered:
+                self._rollback_in_order(txn, progress)
+            else:
+                progress.phase = Phase.DONE  # never sent: there is nothing to undo
+        if commit:
+            self._perform_ready(txn)
+        self._end_if_done(txn)
+
+    def tell(self, txn: Transaction) -> None:
+        """Answer everybody who waits, as soon as the decision is durable and (for a commit) the results are known."""
+        if txn.decided is None or not txn.waiters or (txn.state is State.COMMITTING and not txn.results_known):
+            return
+        for waiter in txn.waiters:
+            self.effects.outcomes.append((waiter, outcome_of(txn, waiter.number)))
+        txn.waiters.clear()
+
+    def reply(self, txn: Transaction, reply: Reply) -> None:
+        """A participant has answered."""
+        progress = txn.steps.get(reply.step)
+        if progress is None:
+            self._notice(txn, "unknown_step", "ERROR", reply.step, reply.attempt, reply.code, reply.message)
+        elif reply.kind is Kind.PREPARE:
+            self._vote(txn, progress, reply)
+        else:
+            self._acknowledge(txn, progress, reply)
+
+    def due(self, txn: Transaction) -> None:
+        """Some due time of the transaction has come: the deadline, or attempts to repeat."""
+        if not txn.begun_durable:
+            return
+        if txn.state is State.PREPARING and self.now_ms >= txn.deadline_ms:
+            self._deadline(txn)
+        if txn.deciding is None:
+            for progress in txn.steps.values():
+                if progress.due_ms <= self.now_ms:
+                    self._again(txn, progress)
+                    if txn.deciding is not None:
+                        break
+        self._rearm(txn)
+
+    def arm(self, txn: Transaction, due_ms: int) -> None:
+        """Have the transaction looked at no later than `due_ms`."""
+        if due_ms < txn.armed_ms:
+            txn.armed_ms = due_ms
+            self._timers.arm(txn.id, due_ms)
+
+    def _rearm(self, txn: Transaction) -> None:
+        txn.armed_ms = NEVER_MS
+        due_ms = min((p.due_ms for p in txn.steps.values()), default=NEVER_MS)
+        if txn.state is State.PREPARING and txn.deciding is None:
+            due_ms = min(due_ms, txn.deadline_ms)
+        if due_ms < NEVER_MS:
+            self.arm(txn, due_ms)
+
+    def _decide(self, txn: Transaction, decided: Decided) -> None:
+        txn.deciding = decided
+        for progress in txn.steps.values():
+            progress.due_ms = NEVER_MS
+        self.effects.records.append(decided)
+
+    def _send_prepare(self, txn: Transaction, progress: StepProgress) -> None:
+        if not progress.request:
+            try:
+                progress.request = build_request(txn, progress.step)
+            except Exception as error:  # noqa: BLE001 - user code
+                self._builder_failed(txn, progress, error)
+                return
+        progress.phase = Phase.SENT
+        self._send(txn, progress, Kind.PREPARE, progress.request)
+
+    def _builder_failed(self, txn: Transaction, progress: StepProgress, error: Exception) -> None:
+        message = f"step {progress.step.name!r}: its request builder raised {type(error).__name__}"
+        if progress.step.after_commit:
+            self._park(txn, progress, ErrorCode.BUILDER_FAILED, message)
+            progress.due_ms = self.now_ms + progress.step.finish_retry.backoff_ms_max
+            self.arm(txn, progress.due_ms)
+        else:
+            self.decide_abort(txn, ErrorCode.BUILDER_FAILED, message, progress)
+
+    def _send(self, txn: Transaction, progress: StepProgress, kind: Kind, request: bytes = b"") -> None:
+        progress.attempt += 1
+        step = progress.step
+        policy = step.prepare_retry if kind is Kind.PREPARE else step.finish_retry
+        progress.due_ms = self.now_ms + policy.attempt_timeout_ms
+        self.arm(txn, progress.due_ms)
+        self.effects.command(
+            step.service, Command(txn.id, step.name, kind, progress.attempt, txn.epoch, step.operation, request))
+
+    def _send_finish(self, txn: Transaction, progress: StepProgress, kind: Kind) -> None:
+        if progress.phase is not Phase.FINISHING:
+            progress.phase = Phase.FINISHING
+            progress.attempt = 0
+        self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
+
+    def _rollback_in_order(self, txn: Transaction, progress: StepProgress) -> None:
+        """Parallel unless the saga asks for the reverse of the DAG; there a parked step gives up its place."""
+        assert txn.saga is not None
+        if txn.saga.rollback_order is RollbackOrder.REVERSED:
+            for other in txn.steps.values():
+                follows = progress.step.name in txn.saga.ancestors[other.step.name]
+                if follows and not other.step.after_commit and other.phase is not Phase.DONE and not other.parked and (
+                        other.phase is not Phase.WAITING or txn.recovered):
+                    return
+        self._send_finish(txn, progress, Kind.ROLLBACK)
+
+    def _perform_ready(self, txn: Transaction) -> None:
+        assert txn.saga is not None
+        for progress in txn.steps.values():
+            step = progress.step
+            if not step.after_commit or progress.phase is not Phase.WAITING or progress.parked:
+                continue
+            if all(_readable(txn.steps[name]) for name in txn.saga.ancestors[step.name]):
+                self._perform(txn, progress)
+
+    def _perform(self, txn: Transaction, progress: StepProgress) -> None:
+        if txn.quarantined:
+            self._park(txn, progress, ErrorCode.QUARANTINED, "quarantined: no user code runs for this transaction")
+            return
+        try:
+            progress.request = build_request(txn, progress.step)
+        except Exception as error:  # noqa: BLE001 - user code
+            self._builder_failed(txn, progress, error)
+            return
+        self._send_finish(txn, progress, Kind.PERFORM)
+
+    def _vote(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
+        if reply.status is Status.FENCED:
+            self.effects.fenced.add(txn.partition)
+            return
+        if txn.state is not State.PREPARING or txn.deciding is not None or progress.phase is not Phase.SENT:
+            return
+        if reply.status is Status.YES:
+            progress.phase, progress.result, progress.due_ms = Phase.YES, reply.result, NEVER_MS
+            self.prepare_ready(txn)
+        elif reply.status in (Status.NO, Status.VIOLATION):
+            progress.phase = Phase.REFUSED
+            self.decide_abort(txn, reply.code or ErrorCode.VIOLATION, reply.message, progress)
+        elif reply.attempt == progress.attempt:
+            self._retry_prepare(txn, progress, reply)
+
+    def _retry_prepare(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
+        policy = progress.step.prepare_retry
+        progress.failing = reply.code if reply.status is Status.ERROR else ""
+        progress.message = reply.message
+        self._notice(txn, "retry", "DEBUG", progress.step.name, progress.attempt, reply.code, reply.message)
+        if reply.status is Status.ERROR and policy.exhausted(progress.attempt):
+            self._unavailable(txn, progress)
+            return
+        progress.due_ms = self.now_ms + policy.delay_ms(progress.attempt, f"{txn.id}/{progress.step.name}")
+        self.arm(txn, progress.due_ms)
+
+    def _unavailable(self, txn: Transaction, progress: StepProgress) -> None:
+        why = f"{progress.step.service} did not answer step {progress.step.name!r} after {progress.attempt} attempts"
+        said = f"; last: {progress.failing}: {progress.message}" if progress.failing else ""
+        self.decide_abort(txn, ErrorCode.SERVICE_UNAVAILABLE, why + said, progress)
+
+    def _deadline(self, txn: Transaction) -> None:
+        pending = [p for p in txn.steps.values() if p.phase is Phase.SENT]
+        failing = next((p for p in pending if p.failing), None)
+        if failing is not None:
+            self._unavailable(txn, failing)
+            return
+        first = pending[0] if pending else None
+        waits = f" while step {first.step.name!r} waited for {first.step.service}" if first else ""
+        self.decide_abort(
+            txn, ErrorCode.TIMEOUT, f"not decided within {txn.begun.duration_ms} ms{waits}", first)
+
+    def _again(self, txn: Transaction, progress: StepProgress) -> None:
+        """Repeat what was not answered in time, or was answered transiently."""
+        if progress.phase is Phase.SENT:
+            if progress.step.prepare_retry.exhausted(progress.attempt):
+                self._unavailable(txn, progress)
+            else:
+                self._notice(txn, "attempt_timeout", "DEBUG", progress.step.name, progress.attempt)
+                self._send(txn, progress, Kind.PREPARE, progress.request)
+        elif progress.phase is Phase.FINISHING:
+            kind = finish_kind(txn, progress.step)
+            if not progress.parked and progress.step.finish_retry.exhausted(progress.attempt):
+                self._park(txn, progress, progress.failing or ErrorCode.SERVICE_UNAVAILABLE,
+                           progress.message or f"no answer after {progress.attempt} attempts")
+            self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
+        elif progress.step.after_commit and progress.parked:
+            progress.due_ms = NEVER_MS
+            self._perform(txn, progress)
+
+    def _acknowledge(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
+        if reply.status is Status.FENCED:
+            self.effects.fenced.add(txn.partition)
+        elif progress.phase is not Phase.FINISHING or reply.kind is not finish_kind(txn, progress.step):
+            return
+        elif reply.status is Status.ACK:
+            self._acknowledged(txn, progress, reply)
+        elif reply.status is Status.VIOLATION:
+            progress.due_ms = NEVER_MS  # a violation is not retried
+            self._park(txn, progress, reply.code or ErrorCode.VIOLATION, reply.message)
+        elif reply.attempt == progress.attempt:
+            self._retry_finish(txn, progress, reply)
+
+    def _acknowledged(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
+        progress.phase, progress.due_ms = Phase.DONE, NEVER_MS
+        if progress.result is None:
+            progress.result = reply.result
+        if progress.parked:
+            progress.parked = False
+            self.effects.records.append(Parked(txn.id, progress.step.name, "", "", self.now_ms))
+        if txn.state is State.COMMITTING:
+            self.tell(txn)
+            self._perform_ready(txn)
+        elif txn.saga is not None and txn.saga.rollback_order is RollbackOrder.REVERSED:
+            self.finish(txn)
+            return
+        self._end_if_done(txn)
+
+    def _retry_finish(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
+        policy = progress.step.finish_retry
+        progress.failing, progress.message = reply.code, reply.message
+        self._notice(txn, "retry", "DEBUG", progress.step.name, progress.attempt, reply.code, reply.message)
+        refused = reply.status is Status.NO  # only a perform can be refused: permanent, so an operator has to look
+        if not progress.parked and (refused or policy.exhausted(progress.attempt)):
+            self._park(txn, progress, reply.code, reply.message)
+        delay_ms = policy.delay_ms(progress.attempt, f"{txn.id}/{progress.step.name}/finish")
+        progress.due_ms = self.now_ms + (policy.backoff_ms_max if progress.parked else delay_ms)
+        self.arm(txn, progress.due_ms)
+
+    def _park(self, txn: Transaction, progress: StepProgress, code: str, message: str) -> None:
+        if progress.parked:
+            return
+        progress.parked = True
+        self.effects.records.append(Parked(txn.id, progress.step.name, str(code), message, self.now_ms))
+        self._notice(txn, "parked", "ERROR", progress.step.name, progress.attempt, str(code), message)
+        if txn.state is State.ABORTING and txn.saga is not None and txn.saga.rollback_order is RollbackOrder.REVERSED:
+            self.finish(txn)
+
+    def _end_if_done(self, txn: Transaction) -> None:
+        if txn.state not in (State.COMMITTING, State.ABORTING):
+            return
+        if any(progress.phase is not Phase.DONE for progress in txn.steps.values() if _takes_part(txn, progress)):
+            return
+        txn.move(Event.ALL_ACKNOWLEDGED)
+        if not txn.ended:
+            self.effects.records.append(Ended(txn.id, self.now_ms))
+        self._ended(txn)
+
+    def _notice(self, txn: Transaction, event: str, level: str, step: str = "", attempt: int = 0, code: str = "",
+                message: str = "", service: str = "") -> None:
+        if not service and step in txn.steps:
+            service = txn.steps[step].step.service
+        self.effects.notices.append(Notice(event, level, txn.id, service, step, attempt, str(code), message))
+
+
+def outcome_of(txn: Transaction, number: int) -> OutcomeMessage:
+    """The outcome of a decided transaction, as one client's numbered request is told it."""
+    decided = txn.decided
+    assert decided is not None
+    if decided.decision is Decision.ABORT:
+        return OutcomeMessage(number, txn.id, OutcomeStatus.ABORTED, [], decided.code, decided.message,
+                              decided.service, decided.step, decided.attempts)
+    results = [StepResult(name, p.result) for name, p in txn.steps.items() if p.result and not p.step.after_commit]
+    return OutcomeMessage(number, txn.id, OutcomeStatus.COMMITTED, results)
+
+
+def build_request(txn: Transaction, step: Step) -> bytes:
+    """The step's request from the input and from the results of the steps it follows."""
+    assert txn.saga is not None
+    results: dict[str, Any] = {name: decode_plain(txn.steps[name].result or b"") for name in txn.saga.ancestors[step.name]}
+    return encode_plain(step.request(Context(txn.id, txn.input, results)))
+
+
+def finish_kind(txn: Transaction, step: Step) -> Kind:
+    """Which message ends a step of a decided transaction."""
+    if step.after_commit:
+        return Kind.PERFORM
+    return Kind.COMMIT if txn.state is State.COMMITTING else Kind.ROLLBACK
+
+
+def _readable(progress: StepProgress) -> bool:
+    return progress.phase is Phase.DONE or (not progress.step.after_commit and progress.result is not None)
+
+
+def _takes_part(txn: Transaction, progress: StepProgress) -> bool:
+    return txn.state is State.COMMITTING or not progress.step.after_commit

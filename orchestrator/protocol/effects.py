@@ -1,0 +1,71 @@
+"""What the core wants done. Nothing in one Effects waits for anything else in it.
+
+A command or an outcome stands here only after the log has confirmed what it depends on (`Coordinator.appended`), so a
+shell may append the records, send the commands and tell the outcomes in any order and at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from orchestrator.protocol.messages import Command, OutcomeMessage
+from orchestrator.protocol.records import Record
+
+
+class Waiter(NamedTuple):
+    """Whom to tell: a client's incarnation and the number of its request."""
+
+    peer: str
+    number: int
+
+
+class Notice(NamedTuple):
+    """What an operator should see; the shell logs it."""
+
+    event: str
+    level: str  # a loguru level
+    transaction: str
+    service: str = ""
+    step: str = ""
+    attempt: int = 0
+    code: str = ""
+    message: str = ""
+
+
+class Lookup(NamedTuple):
+    """A transaction that the core does not hold: load it from the log and hand it to `Coordinator.loaded`."""
+
+    waiter: Waiter
+    key: str
+    transaction: str  # empty: by key
+    cancel: bool
+
+
+@dataclass(slots=True)
+class Effects:
+    """What one call of the core asks of its shell.
+
+    Attributes:
+        records: to be appended, in this order; each one's result goes to `Coordinator.appended`.
+        commands: by service; may be lost, doubled, reordered.
+        outcomes: whom to tell what; durable already.
+        lookups: to be loaded from the log.
+        notices: to be logged.
+        fenced: partitions whose epoch a participant or the log called stale: ask the log who owns them.
+    """
+
+    records: list[Record] = field(default_factory=list)
+    commands: dict[str, list[Command]] = field(default_factory=dict)
+    outcomes: list[tuple[Waiter, OutcomeMessage]] = field(default_factory=list)
+    lookups: list[Lookup] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    fenced: set[int] = field(default_factory=set)
+
+    def command(self, service: str, command: Command) -> None:
+        """Add one command for a service."""
+        queue = self.commands.get(service)
+        if queue is None:
+            self.commands[service] = [command]
+        else:
+            queue.append(command)

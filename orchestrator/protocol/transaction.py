@@ -1,0 +1,117 @@
+"""A transaction in memory: its states, the transition table, and how far each of its steps has come."""
+
+from __future__ import annotations
+
+from enum import Enum, IntEnum
+from typing import Any
+
+from orchestrator.errors import InvariantViolation
+from orchestrator.protocol.effects import Waiter
+from orchestrator.protocol.identifiers import partition_of
+from orchestrator.protocol.records import Begun, Decided, Decision, State
+from orchestrator.saga import Saga, Step
+
+NEVER_MS = 1 << 62
+
+
+class Event(Enum):
+    """What moves a transaction; each is a fact that is already durable."""
+
+    COMMIT_DURABLE = "COMMIT durable"
+    ABORT_DURABLE = "ABORT durable"
+    ALL_ACKNOWLEDGED = "all acknowledged"
+
+
+TRANSITIONS: dict[tuple[State, Event], State] = {
+    (State.PREPARING, Event.COMMIT_DURABLE): State.COMMITTING,
+    (State.PREPARING, Event.ABORT_DURABLE): State.ABORTING,
+    (State.COMMITTING, Event.COMMIT_DURABLE): State.COMMITTING,
+    (State.COMMITTING, Event.ALL_ACKNOWLEDGED): State.COMMITTED,
+    (State.ABORTING, Event.ABORT_DURABLE): State.ABORTING,
+    (State.ABORTING, Event.ALL_ACKNOWLEDGED): State.ABORTED,
+}
+
+
+class Phase(IntEnum):
+    """How far one step has come."""
+
+    WAITING = 0  # not sent by this incarnation
+    SENT = 1  # prepare sent, no vote yet
+    YES = 2
+    REFUSED = 3
+    FINISHING = 4  # commit, rollback or perform sent
+    DONE = 5  # acknowledged
+
+
+class StepProgress:
+    """One step of one transaction."""
+
+    __slots__ = ("attempt", "due_ms", "failing", "message", "parked", "phase", "request", "result", "step")
+
+    def __init__(self, step: Step) -> None:
+        self.step = step
+        self.phase = Phase.WAITING
+        self.attempt = 0
+        self.due_ms = NEVER_MS  # when the current attempt is repeated
+        self.request = b""  # built once: a repeat carries the same bytes
+        self.result: bytes | None = None  # the stored vote
+        self.failing = ""  # code of the last transient answer
+        self.message = ""
+        self.parked = False
+
+
+class Transaction:
+    """One open transaction.
+
+    Invariants: `state` changes only through `move`; `deciding` is set from the moment a Decided record leaves until the
+    log has answered, and no other decision is proposed meanwhile; no prepare is sent before `begun_durable`.
+    """
+
+    __slots__ = (
+        "armed_ms", "begun", "begun_durable", "cancelled", "deadline_ms", "decided", "deciding", "ended", "epoch", "id",
+        "input", "partition", "quarantined", "recovered", "saga", "state", "steps", "waiters",
+    )
+
+    def __init__(self, begun: Begun, saga: Saga | None, epoch: int) -> None:
+        self.id = begun.transaction
+        self.begun = begun
+        self.saga = saga
+        self.input: Any = None  # the validated model; builders read it
+        self.epoch = epoch
+        self.partition = partition_of(begun.transaction)
+        self.state = State.PREPARING
+        self.begun_durable = False
+        self.decided: Decided | None = None
+        self.deciding: Decided | None = None
+        self.ended = False  # an Ended record is stored already: driven again only to collect results
+        self.deadline_ms = 0  # on the process's clock
+        self.armed_ms = NEVER_MS
+        self.cancelled = False
+        self.recovered = False
+        self.quarantined = False
+        self.waiters: list[Waiter] = []
+        self.steps = {step.name: StepProgress(step) for step in saga.steps} if saga else {}
+
+    def __repr__(self) -> str:
+        return f"Transaction({self.id}, {self.begun.saga}, {self.state.name})"
+
+    def move(self, event: Event) -> None:
+        """Take the transition of the table.
+
+        Raises:
+            InvariantViolation: the table has none; the state is unchanged.
+        """
+        following = TRANSITIONS.get((self.state, event))
+        if following is None:
+            raise InvariantViolation(f"{self!r}: {event.value} is not possible in {self.state.name}")
+        self.state = following
+
+    @property
+    def results_known(self) -> bool:
+        """Whether every vote is known, so that the outcome of a commit can be told with its results."""
+        return all(p.result is not None or p.phase is Phase.DONE for p in self.steps.values() if not p.step.after_commit)
+
+
+def durable_event(decision: Decision) -> Event:
+    """The event that a durable decision is."""
+    return Event.COMMIT_DURABLE if decision is Decision.COMMIT else Event.ABORT_DURABLE
