@@ -91,11 +91,7 @@ class _Shop:
     def line(self, draw: random.Random) -> Line:
         """One line: SKU by the measured skew, a quantity that is smaller for dear goods, one of the SKU's prices."""
         rank = self._ranks[int(draw.random() * TABLE)]
-        many = draw.random()
-        if many < CHEAP_IS_MANY:
-            many = 1 - self._dear[rank]
-        else:
-            many = (many - CHEAP_IS_MANY) / (1 - CHEAP_IS_MANY)
+        many = 1 - self._dear[rank] if draw.random() < CHEAP_IS_MANY else draw.random()
         percent = PRICE_PERCENTS[int(draw.random() * len(PRICE_PERCENTS))]
         price = max(1, self._prices[rank] * percent // 100)
         return Line(self._skus[rank], self._quantities[min(int(many * TABLE), TABLE - 1)], price)

@@ -18,22 +18,22 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TextIO
 
+from actors.fields import AMOUNT_MINOR_MAX, QUANTITY_MAX
 from loadgen.baskets import Baskets, Line
 from orchestrator.errors import DefiniteError, ErrorCode
 
 REQUIRED = ("InvoiceNo", "StockCode", "Quantity", "UnitPrice", "CustomerID")
 OPTIONAL = ("InvoiceDate", "Country")
-QUANTITY_MAX = 10_000_000  # units on one line that the inventory service accepts
-PRICE_MINOR_MAX = 10**12
 BAD_ROWS_SHOWN = 5
 _CACHE = 65_536
 
-_SALE = re.compile(r"[0-9]{1,20}")
-_CREDIT_NOTE = re.compile(r"[Cc][0-9]{1,20}")
+# Twelve digits at most: longer numbers could be taken for card numbers, which the services refuse.
+_SALE = re.compile(r"[0-9]{1,12}")
+_CREDIT_NOTE = re.compile(r"[Cc][0-9]{1,12}")
 _PRODUCT = re.compile(r"[0-9]{5}[A-Z]{0,2}")
 _WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
 _MONEY = re.compile(r"[+-]?[0-9]{1,18}(\.[0-9]{0,18})?")
-_CUSTOMER = re.compile(r"([0-9]{1,20})(\.0)?")
+_CUSTOMER = re.compile(r"([0-9]{1,12})(\.0)?")
 
 
 class Skipped(StrEnum):
@@ -234,8 +234,8 @@ def _pence(text: str) -> int:
     if not _MONEY.fullmatch(text.strip()):
         raise _BadCellError("UnitPrice", f"{text[:40]!r} is not an amount of pounds such as 2.55")
     pence = int((Decimal(text.strip()) * 100).to_integral_value(ROUND_HALF_EVEN))
-    if abs(pence) > PRICE_MINOR_MAX:
-        raise _BadCellError("UnitPrice", f"{text[:40]!r} is beyond {PRICE_MINOR_MAX} pence")
+    if abs(pence) > AMOUNT_MINOR_MAX:
+        raise _BadCellError("UnitPrice", f"{text[:40]!r} is beyond {AMOUNT_MINOR_MAX} pence")
     return pence
 
 
@@ -244,7 +244,7 @@ def _customer(text: str) -> str:
     text = text.strip()
     found = _CUSTOMER.fullmatch(text)
     if text and not found:
-        raise _BadCellError("CustomerID", f"{text[:40]!r} is not a number")
+        raise _BadCellError("CustomerID", f"{text[:40]!r} is not a number of at most 12 digits")
     return found[1] if found else ""
 
 

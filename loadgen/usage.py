@@ -1,0 +1,111 @@
+"""CPU time by role: this process as the client, and every actor of the deployment, across restarts as well as can be."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import psutil
+
+CLIENT = "client"
+
+
+@dataclass(slots=True)
+class Usage:
+    """What a run cost.
+
+    Attributes:
+        cpu_s: seconds of CPU, user and system, by role.
+        restarts: of all actors.
+        notes: what could not be measured, for a person.
+    """
+
+    cpu_s: Counter[str] = field(default_factory=Counter)
+    restarts: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Watched:
+    role: str
+    process: psutil.Process | None
+    start_s: float  # CPU it had used when it was first seen
+    last_s: float
+
+
+class Meter:
+    """Measures from its making to `stop`; `sample` in between bounds what a killed process takes with it.
+
+    Args:
+        statuses: asks every actor of the deployment for its status.
+    """
+
+    def __init__(self, statuses: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
+        self._statuses = statuses
+        self._watched: dict[int, _Watched] = {}
+        self._notes: list[str] = []
+        first = statuses()
+        self._restarts = _restarts(first)
+        self._look(first, from_birth=False)
+        self._look([{"role": CLIENT, "name": CLIENT, "pid": os.getpid()}], from_birth=False)
+
+    def sample(self) -> None:
+        """Read the clocks of the processes; where one is gone, ask for its successor."""
+        gone = [watched for watched in self._watched.values() if not _read(watched)]
+        for watched in gone:
+            watched.process = None
+        if gone or any(watched.process is None for watched in self._watched.values()):
+            self._look(self._statuses(), from_birth=True)
+
+    def stop(self) -> Usage:
+        """The usage so far."""
+        for watched in self._watched.values():
+            _read(watched)
+        last = self._statuses()
+        self._look(last, from_birth=True)
+        usage = Usage(restarts=max(0, _restarts(last) - self._restarts), notes=self._notes)
+        for watched in self._watched.values():
+            usage.cpu_s[watched.role] += watched.last_s - watched.start_s
+        return usage
+
+    def _look(self, statuses: Sequence[Mapping[str, Any]], *, from_birth: bool) -> None:
+        here = socket.gethostname()
+        for status in statuses:
+            pid, role, name = status["pid"], status["role"], status["name"]
+            if pid is None or pid in self._watched:
+                continue
+            if status.get("node", here) != here:
+                self._note(f"{name} runs on another node: its CPU is not counted")
+                continue
+            try:
+                watched = _Watched(role, psutil.Process(pid), 0.0, 0.0)
+            except psutil.NoSuchProcess:
+                continue
+            if _read(watched):
+                watched.start_s = 0.0 if from_birth else watched.last_s
+                self._watched[pid] = watched
+                if from_birth:
+                    self._note(f"{name} was restarted: its start-up is counted, the last moments of the one before are not")
+
+    def _note(self, note: str) -> None:
+        if note not in self._notes:
+            self._notes.append(note)
+
+
+def _read(watched: _Watched) -> bool:
+    if watched.process is None:
+        return True
+    try:
+        times = watched.process.cpu_times()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+    watched.last_s = times.user + times.system
+    return True
+
+
+def _restarts(statuses: Sequence[Mapping[str, Any]]) -> int:
+    return sum(status["restarts"] or 0 for status in statuses)
