@@ -83,6 +83,12 @@ class Caller(Generic[Op, Result]):
             self._unsent[key] = operation
         self._pump()
 
+    def resend(self, key: Hashable) -> None:
+        """Send an operation again that was answered with "ask again", if it is still outstanding."""
+        operation = self._outstanding.get(key)
+        if operation is not None:
+            self.send([operation])
+
     def forget(self, key: Hashable) -> None:
         """Drop an operation nobody waits for any more."""
         self._outstanding.pop(key, None)
@@ -184,13 +190,19 @@ class Responder(Generic[Result]):
         self.busy = False
         self._peers: dict[str, _Peer[Result]] = {}
 
+    def open(self, peer_name: str) -> None:
+        """Know a caller before its operations are looked at, so that what is refused at once finds its way back."""
+        if peer_name not in self._peers:
+            now_s = asyncio.get_running_loop().time()
+            self._drop_idle(now_s)
+            self._peers[peer_name] = _Peer()
+            self._peers[peer_name].seen_s = now_s
+
     async def collect(self, peer_name: str) -> list[Result]:
         """Results for this caller: as soon as there are some, or empty when a newer call came or the hold is over."""
         loop = asyncio.get_running_loop()
-        peer = self._peers.get(peer_name)
-        if peer is None:
-            peer = self._peers[peer_name] = _Peer()
-            self._drop_idle(loop.time())
+        self.open(peer_name)
+        peer = self._peers[peer_name]
         peer.seen_s = loop.time()
         if peer.ready:
             ready, peer.ready = peer.ready, []
@@ -233,7 +245,7 @@ class Responder(Generic[Result]):
             _release(peer.waiting.popleft())
 
     def _drop_idle(self, now_s: float) -> None:
-        for name in [n for n, p in self._peers.items() if not p.waiting and p.seen_s and now_s - p.seen_s > PEER_IDLE_S]:
+        for name in [n for n, p in self._peers.items() if not p.waiting and now_s - p.seen_s > PEER_IDLE_S]:
             del self._peers[name]
 
 

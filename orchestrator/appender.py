@@ -1,0 +1,112 @@
+"""A shard's side of the log: one append under way, everything else gathers for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from orchestrator.errors import IndefiniteError
+from orchestrator.protocol.identifiers import partition_of
+from orchestrator.protocol.records import (
+    RECORD_SCHEMA,
+    AppendReply,
+    AppendRequest,
+    AppendResult,
+    AppendStatus,
+    Ended,
+    EpochRecord,
+    Record,
+)
+
+LAZY_S = 0.05  # an Ended record waits so long for company: losing it only repeats idempotent messages
+AGAIN_S_MIN = 0.02
+AGAIN_S_MAX = 0.5
+BATCH_MAX = 2_000
+
+
+class AppendPort(Protocol):
+    """The log, as far as an appender needs it."""
+
+    async def append(self, request: AppendRequest) -> AppendReply:
+        """Append a batch.
+
+        Raises:
+            IndefiniteError: the records may or may not be durable.
+        """
+
+
+class Appender:
+    """Appends records in order; while an append's outcome is unknown only that same append is repeated.
+
+    Args:
+        port: the log.
+        shard: index of the shard.
+        incarnation: of the shard; sequences count within it, so that a late duplicate is dropped by the log.
+        epochs: the epoch each partition is held under, live.
+        deliver: told the results of every durable batch, and the reply (for the watermark).
+    """
+
+    def __init__(
+        self,
+        port: AppendPort,
+        *,
+        shard: int,
+        incarnation: str,
+        epochs: Mapping[int, int],
+        deliver: Callable[[Sequence[tuple[Record, AppendResult]], AppendReply], None],
+    ) -> None:
+        self._port, self._shard, self._incarnation, self._epochs, self._deliver = port, shard, incarnation, epochs, deliver
+        self._sequence = 0
+        self._queue: list[Record] = []
+        self._running: asyncio.Task[None] | None = None
+        self._lazy: asyncio.TimerHandle | None = None
+
+    def add(self, records: Sequence[Record]) -> None:
+        """Queue records; an append leaves at once unless one is under way or all that waits is lazy."""
+        if not records:
+            return
+        self._queue.extend(records)
+        if self._running is None:
+            self._go(hurry=not all(isinstance(record, Ended) for record in records))
+
+    def _go(self, *, hurry: bool) -> None:
+        loop = asyncio.get_running_loop()
+        if not hurry:
+            self._lazy = self._lazy or loop.call_later(LAZY_S, lambda: self._go(hurry=True))
+            return
+        if self._lazy is not None:
+            self._lazy.cancel()
+            self._lazy = None
+        if self._running is None and self._queue:
+            self._running = loop.create_task(self._append())
+            self._running.add_done_callback(self._stopped)
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        self._running = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+        if self._queue:
+            self._go(hurry=not all(isinstance(record, Ended) for record in self._queue))
+
+    async def _append(self) -> None:
+        batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
+        fenced = [(r, AppendResult(AppendStatus.FENCED)) for r in batch if partition_of(r.transaction) not in self._epochs]
+        batch = [r for r in batch if partition_of(r.transaction) in self._epochs]
+        records = [EpochRecord(self._epochs[partition_of(r.transaction)], r) for r in batch]
+        reply = await self._durable(records)
+        self._deliver([*zip(batch, reply.results, strict=True), *fenced], reply)
+
+    async def _durable(self, records: list[EpochRecord]) -> AppendReply:
+        delay_s = AGAIN_S_MIN
+        while True:
+            self._sequence += 1
+            request = AppendRequest(RECORD_SCHEMA, self._shard, self._incarnation, self._sequence, records)
+            try:
+                reply = await self._port.append(request)
+            except IndefiniteError:
+                await asyncio.sleep(delay_s)
+                delay_s = min(delay_s * 2, AGAIN_S_MAX)
+                continue
+            if not reply.dropped:
+                return reply

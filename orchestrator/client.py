@@ -1,0 +1,141 @@
+"""The client for driver scripts: attach to a deployment or start one, submit transactions, wait for their outcomes."""
+
+from __future__ import annotations
+
+import uuid
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from pydantic import BaseModel
+
+from orchestrator.cluster import Deployment, attach_or_start
+from orchestrator.config import Settings
+from orchestrator.conversation import Conversation
+from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.outcome import Handle
+from orchestrator.protocol.admission import check_deadline, check_key
+from orchestrator.protocol.identifiers import is_id
+from orchestrator.protocol.messages import CancelRequest, LookupRequest, SubmitRequest
+from orchestrator.saga import Saga
+from orchestrator.transport import RayPort, shard_actor
+
+
+class Client:
+    """A connection to one deployment; thread-safe; a context manager that closes what it started and nothing else."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        self.deployment = deployment
+        self._conversation = Conversation(
+            deployment.settings.shards,
+            lambda shard: RayPort(deployment.namespace, shard_actor(shard), "exchange"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"Client(data={str(self.deployment.data_dir)!r}, waiting={self._conversation.waiting})"
+
+    def submit(
+        self, saga: str | Saga, data: BaseModel | dict[str, Any], *, key: str | None = None, deadline_ms: int | None = None,
+    ) -> Handle:
+        """Start a transaction; returns at once, many submits travel together.
+
+        Args:
+            saga: its name, or the definition.
+            data: the input, a model or plain data that fits it.
+            key: idempotency key, 1 to 256 bytes; the same key and input is the same transaction, for the retention
+                period. One is made if none is given (read it from `handle.key` to ask again).
+            deadline_ms: time up to the decision, 1 ms to 24 h; the saga's own by default.
+
+        Returns:
+            A handle: `handle.outcome()`, or `await handle`.
+
+        Raises:
+            DefiniteError: E_INVALID_INPUT, E_INVALID_KEY, E_UNKNOWN_SAGA, E_TOO_LARGE: nothing was sent.
+            IndefiniteError: E_UNREACHABLE: the client is closed.
+        """
+        definition = self.deployment.app.saga(saga.name if isinstance(saga, Saga) else saga)
+        key = uuid.uuid4().hex if key is None else _checked_key(key)
+        if deadline_ms is not None:
+            check_deadline(deadline_ms or -1)
+        payload = definition.encode_input(data)
+        return self._conversation.request(
+            key, lambda number: SubmitRequest(number, key, definition.name, payload, deadline_ms or 0), self.cancel_handle)
+
+    def lookup(self, *, key: str | None = None, transaction: str | None = None) -> Handle:
+        """Ask for the outcome of a transaction submitted before, by key or by id.
+
+        Raises:
+            DefiniteError: E_INVALID_KEY, E_INVALID_INPUT here; E_UNKNOWN from the handle.
+        """
+        key, transaction = _checked_identity(key, transaction)
+        return self._conversation.request(
+            key, lambda number: LookupRequest(number, key, transaction), self.cancel_handle)
+
+    def cancel(self, *, key: str | None = None, transaction: str | None = None) -> Handle:
+        """Ask to abort a transaction; the first durable decision wins. An unknown key is bound to ABORTED.
+
+        Returns:
+            A handle whose outcome tells which decision it was.
+
+        Raises:
+            DefiniteError: E_INVALID_KEY, E_INVALID_INPUT here; E_UNKNOWN from the handle (by id only).
+        """
+        key, transaction = _checked_identity(key, transaction)
+        return self._conversation.request(
+            key, lambda number: CancelRequest(number, key, transaction), self.cancel_handle)
+
+    def cancel_handle(self, handle: Handle) -> Handle:
+        """Cancel what a handle stands for."""
+        if handle.key:
+            return self.cancel(key=handle.key)
+        return self.cancel(transaction=handle.transaction)
+
+    def close(self) -> None:
+        """Close; stops the deployment only if this client started it."""
+        self._conversation.close()
+        if self.deployment.owned:
+            self.deployment.stop()
+        else:
+            self.deployment.detach()
+
+
+def connect(
+    data: str | Path = "raytx-data", *, app: str | None = None, settings: Settings | None = None,
+    address: str | None = None,
+) -> Client:
+    """Attach to the deployment that runs on a data directory, or start an embedded one there.
+
+    Args:
+        data: the data directory.
+        app: import path of the app (`package.module:attribute`); needed where nothing runs there yet.
+        settings: for a deployment that is started; defaults otherwise.
+        address: of a Ray cluster to start it on; a local one of its own by default.
+
+    Raises:
+        DefiniteError: E_DATA_DIR, E_DATA_DIR_IN_USE, E_CONFIG, E_STORE_REFUSED.
+        IndefiniteError: E_UNREACHABLE.
+    """
+    return Client(attach_or_start(Path(data), app, settings, address=address))
+
+
+def _checked_key(key: str) -> str:
+    problem = check_key(key)
+    if problem is not None:
+        raise DefiniteError(ErrorCode.INVALID_KEY, problem)
+    return key
+
+
+def _checked_identity(key: str | None, transaction: str | None) -> tuple[str, str]:
+    if (key is None) == (transaction is None):
+        raise DefiniteError(ErrorCode.INVALID_INPUT, "give either key or transaction")
+    if transaction is None:
+        assert key is not None
+        return _checked_key(key), ""
+    if not is_id(transaction):
+        raise DefiniteError(ErrorCode.INVALID_INPUT, "transaction: an id is 32 lower-case hexadecimal digits")
+    return "", transaction

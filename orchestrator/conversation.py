@@ -1,0 +1,165 @@
+"""The client's own thread: an event loop that keeps one conversation per shard and settles handles."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+import uuid
+from collections.abc import Callable
+from typing import Protocol
+
+import msgspec
+import uvloop
+
+from orchestrator.errors import ErrorCode, IndefiniteError
+from orchestrator.exchange import Caller, Port
+from orchestrator.outcome import Handle, from_message
+from orchestrator.protocol.identifiers import partition_of, partition_of_key
+from orchestrator.protocol.messages import (
+    SCHEMA_VERSION,
+    CancelRequest,
+    ClientBatch,
+    LookupRequest,
+    OutcomeBatch,
+    OutcomeMessage,
+    OutcomeStatus,
+    SubmitRequest,
+)
+from orchestrator.protocol.records import encode
+
+RETRY_S = 0.05
+
+Request = SubmitRequest | CancelRequest | LookupRequest
+_OUTCOMES = msgspec.msgpack.Decoder(OutcomeBatch)
+
+
+class PortFactory(Protocol):
+    """Makes the port of a shard by its index."""
+
+    def __call__(self, shard: int) -> Port:
+        """The port."""
+
+
+class Conversation:
+    """Sends requests from any thread, coalesced; every request is repeated until it is answered.
+
+    Args:
+        shards: how many there are; partition p belongs to shard p % shards.
+        port: makes each shard's port.
+    """
+
+    def __init__(self, shards: int, port: PortFactory) -> None:
+        self._shards = shards
+        self._port = port
+        self._name = uuid.uuid4().hex
+        self._numbers = itertools.count(1)
+        self._handles: dict[int, Handle] = {}
+        self._queue: list[Request] = []
+        self._lock = threading.Lock()
+        self._woken = False
+        self._closed = False
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="raytx-client", daemon=True)
+        self._callers: list[Caller[Request, OutcomeMessage]] = []
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Requests without an answer."""
+        return len(self._handles)
+
+    def request(self, key: str, make: Callable[[int], Request], cancel: Callable[[Handle], Handle]) -> Handle:
+        """Queue what `make(number)` returns; the handle settles when a shard has answered.
+
+        Raises:
+            IndefiniteError: E_UNREACHABLE, the client is closed.
+        """
+        number = next(self._numbers)
+        handle = Handle(key, number, cancel)
+        request = make(number)
+        with self._lock:
+            if self._closed:
+                raise IndefiniteError(ErrorCode.UNREACHABLE, "this client is closed")
+            self._handles[number] = handle
+            self._queue.append(request)
+            wake, self._woken = not self._woken, True
+        if wake:
+            self._loop.call_soon_threadsafe(self._flush)
+        return handle
+
+    def close(self) -> None:
+        """Stop; handles still waiting raise IndefiniteError: what they asked for may have happened."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+        for handle in list(self._handles.values()):
+            handle.settle(None, IndefiniteError(ErrorCode.UNREACHABLE, "the client was closed before the outcome came"))
+        self._handles.clear()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._callers = [self._caller(shard) for shard in range(self._shards)]
+        self._loop.run_forever()
+
+    async def _close(self) -> None:
+        for caller in self._callers:
+            await caller.close()
+
+    def _caller(self, shard: int) -> Caller[Request, OutcomeMessage]:
+        return Caller(
+            self._port(shard),
+            encode=self._encode,
+            decode=lambda answer: _OUTCOMES.decode(answer).outcomes,
+            deliver=self._deliver,
+            key=_number,
+            settles=lambda outcome, _: outcome.status is not OutcomeStatus.RETRY,
+            key_of_result=_number,
+        )
+
+    def _flush(self) -> None:
+        with self._lock:
+            queue, self._queue = self._queue, []
+            self._woken = False
+        if self._shards == 1:
+            self._callers[0].send(queue)
+            return
+        by_shard: dict[int, list[Request]] = {}
+        for request in queue:
+            by_shard.setdefault(self._shard_of(request), []).append(request)
+        for shard, requests in by_shard.items():
+            self._callers[shard].send(requests)
+
+    def _shard_of(self, request: Request) -> int:
+        by_id = not isinstance(request, SubmitRequest) and request.transaction
+        partition = partition_of(request.transaction) if by_id else partition_of_key(request.key)  # type: ignore[union-attr]
+        return partition % self._shards
+
+    def _encode(self, requests: list[Request]) -> bytes:
+        return encode(ClientBatch(
+            SCHEMA_VERSION, self._name,
+            [r for r in requests if isinstance(r, SubmitRequest)],
+            [r for r in requests if isinstance(r, CancelRequest)],
+            [r for r in requests if isinstance(r, LookupRequest)]))
+
+    def _deliver(self, outcomes: list[OutcomeMessage]) -> None:
+        for message in outcomes:
+            if message.status is OutcomeStatus.RETRY:
+                self._loop.call_later(RETRY_S, self._ask_again, message.number)
+                continue
+            handle = self._handles.pop(message.number, None)
+            if handle is not None:
+                handle.settle(*from_message(message, handle.key))
+
+    def _ask_again(self, number: int) -> None:
+        for caller in self._callers:
+            caller.resend(number)
+
+
+def _number(message: Request | OutcomeMessage) -> int:
+    return message.number

@@ -1,0 +1,302 @@
+"""A shard: the thin shell around a coordinator. It moves bytes, waits for the log, and keeps time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import socket
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import ray
+
+from orchestrator.app import load_app
+from orchestrator.appender import Appender
+from orchestrator.config import unpack_settings
+from orchestrator.errors import ErrorCode, IndefiniteError
+from orchestrator.exchange import Caller, Responder
+from orchestrator.logs import configure_logging, log_event
+from orchestrator.protocol.coordinator import Coordinator
+from orchestrator.protocol.effects import Effects, Lookup, Waiter
+from orchestrator.protocol.identifiers import PARTITIONS, partition_of
+from orchestrator.protocol.messages import (
+    SCHEMA_VERSION,
+    ClientBatch,
+    Command,
+    CommandBatch,
+    Inquiry,
+    OutcomeBatch,
+    OutcomeMessage,
+    OutcomeStatus,
+    Reply,
+    ReplyBatch,
+    Status,
+)
+from orchestrator.protocol.records import AppendReply, AppendResult, Record, TakeRequest, encode
+from orchestrator.transport import RayLogPort, RayPort, service_actor
+
+AGAIN_S = 0.05
+GC_THRESHOLDS = (100_000, 50, 100)
+
+_CLIENT_BATCH = msgspec.msgpack.Decoder(ClientBatch)
+_REPLIES = msgspec.msgpack.Decoder(ReplyBatch)
+_INQUIRIES = msgspec.msgpack.Decoder(list[Inquiry])
+
+
+class ShardSpec(msgspec.Struct, frozen=True):
+    """What a shard's actor is constructed with; plain data, so that a restarted actor gets the same."""
+
+    index: int
+    shards: int
+    app: str
+    data_dir: str
+    deployment: str
+    run: str
+    settings: bytes
+
+
+class Shard:
+    """The actor. Its constructor starts the recovery, so a restarted shard serves without anyone calling it."""
+
+    def __init__(self, spec: ShardSpec) -> None:
+        self._spec = spec
+        self._name = f"shard-{spec.index}"
+        self._incarnation = uuid.uuid4().hex
+        self._state = "recovering"
+        self._restarts = 0
+        self._settings = unpack_settings(spec.settings)
+        self._log = RayLogPort(spec.deployment)
+        self._clients: Responder[OutcomeMessage] = Responder()
+        self._services: dict[str, Caller[Command, Reply]] = {}
+        self._exempt: list[str] = []
+        self._clock_base_ms = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_due_ms = 0
+        self._checking: set[int] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        asyncio.get_running_loop().set_exception_handler(self._bug)
+        self._spawn(self._recover())
+
+    def __repr__(self) -> str:
+        return f"Orchestrator(shard={self._spec.index})"
+
+    # ---- called through Ray ---------------------------------------------------------------------------------------
+
+    async def exchange(self, payload: bytes) -> bytes:
+        """One exchange with a client: `ClientBatch` in, `OutcomeBatch` out."""
+        batch = _CLIENT_BATCH.decode(payload)
+        self._clients.open(batch.client)
+        if self._state != "serving":
+            return encode(OutcomeBatch(SCHEMA_VERSION, _retry_all(batch)))
+        now_ms = self._now_ms()
+        if batch.submits:
+            self._apply(self._core.submit([(Waiter(batch.client, r.number), r) for r in batch.submits], now_ms))
+        for cancel in batch.cancels:
+            waiter = Waiter(batch.client, cancel.number)
+            self._apply(self._core.cancel(waiter, cancel.key, cancel.transaction, now_ms))
+        for lookup in batch.lookups:
+            waiter = Waiter(batch.client, lookup.number)
+            self._apply(self._core.lookup(waiter, lookup.key, lookup.transaction, now_ms))
+        return encode(OutcomeBatch(SCHEMA_VERSION, await self._clients.collect(batch.client)))
+
+    async def inquire(self, payload: bytes) -> bytes:
+        """What a participant in doubt should do: commands for decided transactions, nothing (not ready) for others."""
+        if self._state != "serving":
+            return msgspec.msgpack.encode([])
+        inquiries = _INQUIRIES.decode(payload)
+        for inquiry in inquiries:
+            if inquiry.epoch > self._core.epochs.get(partition_of(inquiry.transaction), 0):
+                self._check_owner(partition_of(inquiry.transaction))
+        mine = [i for i in inquiries if i.epoch <= self._core.epochs.get(partition_of(i.transaction), 0)]
+        commands, absent = self._core.inquire(mine)
+        for inquiry in absent:
+            commands.extend(await self._settle_absent(inquiry))
+        return msgspec.msgpack.encode(commands)
+
+    async def status(self) -> bytes:
+        """Who this is and how it is, msgpack."""
+        serving = self._state == "serving"
+        return msgspec.msgpack.encode({
+            "role": "orchestrator", "name": self._name, "pid": os.getpid(), "node": socket.gethostname(),
+            "epoch": max(self._core.epochs.values(), default=0) if serving else 0, "state": self._state,
+            "restarts": self._restarts, "detail": {"open": self._core.open_count if serving else 0},
+        })
+
+    # ---- recovery -------------------------------------------------------------------------------------------------
+
+    async def _recover(self) -> None:
+        configure_logging(self._name, Path(self._spec.data_dir), self._settings.log_level)
+        app = load_app(self._spec.app)
+        self._core = Coordinator(
+            {(saga.name, saga.version): saga for saga in app.sagas},
+            open_max=self._settings.open_transactions_max, quarantine_after=self._settings.quarantine_after)
+        for service in app.services:
+            self._services[service.name] = self._caller(service.name)
+        partitions = list(range(self._spec.index, PARTITIONS, self._spec.shards))
+        request = TakeRequest(
+            SCHEMA_VERSION, self._spec.index, self._incarnation, partitions, os.getpid(), self._spec.run)
+        while True:
+            try:
+                taken = await self._log.take(request)
+                break
+            except IndefiniteError:
+                await asyncio.sleep(AGAIN_S)
+        self._core.watermark_ms, self._exempt, self._restarts = taken.watermark_ms, taken.exempt, taken.restarts
+        self._appender = Appender(
+            self._log, shard=self._spec.index, incarnation=self._incarnation, epochs=self._core.epochs,
+            deliver=self._appended)
+        self._state = "serving"
+        self._apply(self._core.adopt(dict(zip(partitions, taken.epochs, strict=True)), taken.open, self._now_ms()))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GC_THRESHOLDS)
+
+    def _caller(self, service: str) -> Caller[Command, Reply]:
+        return Caller(
+            RayPort(self._spec.deployment, service_actor(service), "exchange"),
+            encode=self._encode_commands,
+            decode=lambda answer: _REPLIES.decode(answer).replies,
+            deliver=lambda replies: self._apply(self._core.receive(replies, self._now_ms())),
+            key=lambda command: (command.transaction, command.step),
+            settles=_settles,
+            key_of_result=lambda reply: (reply.transaction, reply.step),
+            lost=lambda error: log_event("service_lost", level="WARNING", service=service, code=error.code,
+                                         message=error.message),
+        )
+
+    def _encode_commands(self, commands: list[Command]) -> bytes:
+        return encode(CommandBatch(
+            SCHEMA_VERSION, self._name, self._incarnation, commands, self._core.watermark_ms, self._exempt))
+
+    # ---- what the core asks for -----------------------------------------------------------------------------------
+
+    def _apply(self, effects: Effects) -> None:
+        if effects.records:
+            self._appender.add(effects.records)
+        for service, commands in effects.commands.items():
+            self._services[service].send(commands)
+        if effects.outcomes:
+            self._tell(effects.outcomes)
+        for lookup in effects.lookups:
+            self._spawn(self._load(lookup))
+        for notice in effects.notices:
+            log_event(notice.event, level=notice.level, transaction=notice.transaction, service=notice.service,
+                      step=notice.step, attempt=notice.attempt, code=notice.code, message=notice.message)
+        for partition in effects.fenced:
+            self._check_owner(partition)
+        self._set_timer()
+
+    def _tell(self, outcomes: Sequence[tuple[Waiter, OutcomeMessage]]) -> None:
+        by_peer: dict[str, list[OutcomeMessage]] = {}
+        for waiter, outcome in outcomes:
+            by_peer.setdefault(waiter.peer, []).append(outcome)
+        for peer, messages in by_peer.items():
+            self._clients.put(peer, messages)
+
+    def _appended(self, results: Sequence[tuple[Record, AppendResult]], reply: AppendReply) -> None:
+        self._core.watermark_ms, self._exempt = max(self._core.watermark_ms, reply.watermark_ms), reply.exempt
+        self._apply(self._core.appended(results, self._now_ms()))
+
+    async def _load(self, lookup: Lookup) -> None:
+        while True:
+            try:
+                stored = await self._log.load(lookup.key, lookup.transaction)
+                break
+            except IndefiniteError:
+                await asyncio.sleep(AGAIN_S)
+        self._apply(self._core.loaded(lookup, stored, self._now_ms()))
+
+    async def _settle_absent(self, inquiry: Inquiry) -> list[Command]:
+        try:
+            stored = await self._log.load("", inquiry.transaction)
+        except IndefiniteError:
+            return []
+        if stored is None:  # Begun is durable before any prepare: a lost or foreign log; never "so rolled back"
+            log_event("unknown_to_log", level="CRITICAL", transaction=inquiry.transaction, step=inquiry.step,
+                      code=ErrorCode.UNKNOWN, message="a service holds a prepared row of a transaction the log never saw")
+            return []
+        return [self._core.settling(inquiry, stored.decided.decision)] if stored.decided else []
+
+    # ---- who owns a partition -------------------------------------------------------------------------------------
+
+    def _check_owner(self, partition: int) -> None:
+        if partition not in self._checking:
+            self._checking.add(partition)
+            self._spawn(self._ask_owner(partition))
+
+    async def _ask_owner(self, partition: int) -> None:
+        """Called stale: drop the partition if another shard has it, leave if this incarnation was superseded."""
+        while True:
+            try:
+                owner = await self._log.owner(partition)
+                break
+            except IndefiniteError:
+                await asyncio.sleep(AGAIN_S)
+        self._checking.discard(partition)
+        if owner["incarnation"] == self._incarnation:
+            log_event("fenced_by_foreign_epoch", level="CRITICAL", code=ErrorCode.FENCED,
+                      message=f"partition {partition}: a service has seen a higher epoch than the log gave out")
+        elif owner["shard"] == self._spec.index:
+            log_event("superseded", level="WARNING", code=ErrorCode.FENCED, message="a newer incarnation serves; leaving")
+            os._exit(1)
+        else:
+            self._core.drop([partition])
+
+    # ---- time and tasks -------------------------------------------------------------------------------------------
+
+    def _now_ms(self) -> int:
+        return self._clock_base_ms + time.monotonic_ns() // 1_000_000
+
+    def _set_timer(self) -> None:
+        due_ms = self._core.next_due_ms
+        if due_ms is None or (self._timer is not None and self._timer_due_ms <= due_ms):
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_due_ms = due_ms
+        delay_s = max(due_ms - self._now_ms(), 0) / 1_000
+        self._timer = asyncio.get_running_loop().call_later(delay_s, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = None
+        self._apply(self._core.tick(self._now_ms()))
+
+    def _spawn(self, work: object) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_done)
+
+    def _spawned_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error
+
+    def _bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+        """An exception nobody caught: the state in memory is suspect, the durable one is not; start again from that."""
+        error = context.get("exception")
+        if isinstance(error, ray.exceptions.RayError | asyncio.CancelledError) or error is None:
+            return
+        log_event("crashed", level="CRITICAL", message=f"{type(error).__name__}: {error}", traceback=_traceback(error))
+        os._exit(1)
+
+
+def _traceback(error: object) -> str:
+    import traceback  # noqa: PLC0415 - only when dying
+
+    return "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
+
+
+def _settles(reply: Reply, command: Command) -> bool:
+    """A vote or an ack ends the command whatever its attempt; a transient answer only that attempt."""
+    if reply.kind is not command.kind:
+        return False
+    return reply.attempt >= command.attempt or reply.status in (Status.YES, Status.NO, Status.ACK, Status.VIOLATION)
+
+
+def _retry_all(batch: ClientBatch) -> list[OutcomeMessage]:
+    numbers = [r.number for r in batch.submits] + [r.number for r in batch.cancels] + [r.number for r in batch.lookups]
+    return [OutcomeMessage(n, "", OutcomeStatus.RETRY, [], ErrorCode.NOT_READY, "the shard is recovering") for n in numbers]

@@ -1,0 +1,167 @@
+"""The transport port's first implementation: Ray actor calls. Nothing above it knows which transport it is.
+
+A failed call means unknown outcome and nothing else (an in-flight ActorDiedError or ActorUnavailableError may have been
+executed), so every failure becomes one IndefiniteError and the caller sends again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import ray
+from ray.exceptions import RayError
+
+from orchestrator.errors import ErrorCode, IndefiniteError
+from orchestrator.protocol.identifiers import partition_of
+from orchestrator.protocol.messages import Command, Inquiry
+from orchestrator.protocol.records import (
+    AppendReply,
+    AppendRequest,
+    StoredTransaction,
+    TakeReply,
+    TakeRequest,
+    encode,
+)
+
+LOG_ACTOR = "log"
+CALL_S_MAX = 30.0
+
+_COMMANDS = msgspec.msgpack.Decoder(list[Command])
+_STORED: msgspec.msgpack.Decoder[StoredTransaction | None] = msgspec.msgpack.Decoder(StoredTransaction | None)
+_TAKE = msgspec.msgpack.Decoder(TakeReply)
+_APPEND = msgspec.msgpack.Decoder(AppendReply)
+
+
+def shard_actor(index: int) -> str:
+    """Name of a shard's actor in its deployment's namespace."""
+    return f"shard-{index}"
+
+
+def service_actor(name: str) -> str:
+    """Name of a service's actor in its deployment's namespace."""
+    return f"service-{name}"
+
+
+class RayPort:
+    """Calls one method of one named actor, bytes to bytes.
+
+    Args:
+        namespace: the deployment's.
+        actor: the actor's name; looked up again after every failure.
+        method: takes and returns bytes.
+        timeout_s: an answer later than this is given up as unknown; None where the other side bounds it.
+    """
+
+    def __init__(self, namespace: str, actor: str, method: str, timeout_s: float | None = CALL_S_MAX) -> None:
+        self._namespace, self._actor, self._method, self._timeout_s = namespace, actor, method, timeout_s
+        self._bound: Any = None
+
+    def __repr__(self) -> str:
+        return f"RayPort({self._actor}.{self._method})"
+
+    async def call(self, payload: Any) -> bytes:
+        """One call.
+
+        Raises:
+            IndefiniteError: E_UNREACHABLE; it may or may not have been executed.
+        """
+        try:
+            if self._bound is None:
+                self._bound = await self._resolve()
+            answer = self._bound.remote(payload)
+            return await (answer if self._timeout_s is None else asyncio.wait_for(answer, self._timeout_s))
+        except (RayError, ValueError, TimeoutError, ConnectionError) as error:
+            self._bound = None
+            raise IndefiniteError(ErrorCode.UNREACHABLE, f"{self._actor} did not answer ({type(error).__name__})") from None
+
+    async def _resolve(self) -> Any:
+        # get_actor asks the cluster's head and blocks: never on the event loop
+        loop = asyncio.get_running_loop()
+        handle = await loop.run_in_executor(None, lambda: ray.get_actor(self._actor, namespace=self._namespace))
+        return getattr(handle, self._method)
+
+
+class RayLogPort:
+    """The transaction log as a shard sees it."""
+
+    def __init__(self, namespace: str) -> None:
+        self._append = RayPort(namespace, LOG_ACTOR, "append")
+        self._take = RayPort(namespace, LOG_ACTOR, "take")
+        self._stored = RayPort(namespace, LOG_ACTOR, "stored")
+        self._by_key = RayPort(namespace, LOG_ACTOR, "by_key")
+        self._owner = RayPort(namespace, LOG_ACTOR, "owner")
+
+    async def append(self, request: AppendRequest) -> AppendReply:
+        """Append a batch.
+
+        Raises:
+            IndefiniteError: the records may or may not be durable; append the same again.
+        """
+        return _APPEND.decode(await self._append.call(encode(request)))
+
+    async def take(self, request: TakeRequest) -> TakeReply:
+        """Take partitions.
+
+        Raises:
+            IndefiniteError: they may or may not be taken; take again.
+        """
+        return _TAKE.decode(await self._take.call(encode(request)))
+
+    async def load(self, key: str, transaction: str) -> StoredTransaction | None:
+        """A transaction by id, or by key where that is empty.
+
+        Raises:
+            IndefiniteError: the log did not answer.
+        """
+        answer = await (self._stored.call(transaction) if transaction else self._by_key.call(key))
+        return _STORED.decode(answer)
+
+    async def owner(self, partition: int) -> dict[str, Any]:
+        """Who owns a partition: {shard, epoch, incarnation}.
+
+        Raises:
+            IndefiniteError: the log did not answer.
+        """
+        found: dict[str, Any] = msgspec.msgpack.decode(await self._owner.call(partition))
+        return found
+
+
+class RayOwnerPort:
+    """How a participant reaches the log and the owners of its rows."""
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._log = RayLogPort(namespace)
+        self._register = RayPort(namespace, LOG_ACTOR, "register_store")
+        self._shards: dict[int, RayPort] = {}
+
+    async def ask(self, inquiries: list[Inquiry]) -> list[Command]:
+        """What to do with prepared rows that nobody has been heard of: grouped by the shard that the log names.
+
+        Raises:
+            IndefiniteError: the log or a shard did not answer; ask again later.
+        """
+        by_shard: dict[int, list[Inquiry]] = {}
+        owners: dict[int, int] = {}
+        for inquiry in inquiries:
+            partition = partition_of(inquiry.transaction)
+            if partition not in owners:
+                owners[partition] = int((await self._log.owner(partition))["shard"])
+            by_shard.setdefault(owners[partition], []).append(inquiry)
+        commands: list[Command] = []
+        for shard, batch in by_shard.items():
+            port = self._shards.get(shard) or RayPort(self._namespace, shard_actor(shard), "inquire")
+            self._shards[shard] = port
+            commands.extend(_COMMANDS.decode(await port.call(msgspec.msgpack.encode(batch))))
+        return commands
+
+    async def register(self, name: str, uuid: str, sequence: int) -> str:
+        """Tell the log which database a service runs on; returns why it is refused, or nothing.
+
+        Raises:
+            IndefiniteError: the log did not answer.
+        """
+        payload = msgspec.msgpack.encode({"name": name, "uuid": uuid, "sequence": sequence})
+        return (await self._register.call(payload)).decode()
