@@ -1,0 +1,237 @@
+"""One group of appends: what each record becomes, and the rows to be written for all of them at once.
+
+The rules of the log stand here: a stale epoch stores nothing, a key is bound once, the first decision wins, later
+records of the batch see the earlier ones.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from orchestrator.errors import ErrorCode
+from orchestrator.log.rows import as_decided, load_stored
+from orchestrator.log.schema import digest_of_key, encode_record
+from orchestrator.protocol.identifiers import epoch_of, partition_of
+from orchestrator.protocol.records import (
+    AppendRequest,
+    AppendResult,
+    AppendStatus,
+    Begun,
+    CancelledKey,
+    Decided,
+    Decision,
+    Ended,
+    Parked,
+    Record,
+    State,
+    StoredTransaction,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
+STORED = AppendResult(AppendStatus.STORED)
+FENCED = AppendResult(AppendStatus.FENCED)
+CONFLICT = AppendResult(AppendStatus.CONFLICT)
+UNKNOWN = AppendResult(AppendStatus.UNKNOWN)
+
+_INSERT_RECORD = "INSERT INTO records VALUES (?, ?, ?)"
+_INSERT_TRANSACTION = (
+    "INSERT INTO transactions (txn, key, saga, version, business_key, partition, began_ms, deadline_ms, begun_sequence) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+# a commit names no column of an index, so that only the table is touched
+_COMMIT = "UPDATE transactions SET state = ?, decided_sequence = ?, decided_ms = ?, attempts = ? WHERE txn = ?"
+_ABORT = (
+    "UPDATE transactions SET state = ?, decided_sequence = ?, decided_ms = ?, attempts = ?, "
+    "code = ?, message = ?, service = ?, step = ? WHERE txn = ?")
+_END = "UPDATE transactions SET state = ?, ended_sequence = ?, ended_ms = ? WHERE txn = ?"
+_PARK = "UPDATE transactions SET parked = ? WHERE txn = ?"
+_INSERT_KEY = "INSERT INTO keys VALUES (?, ?)"
+_INSERT_PARKING = "INSERT INTO parkings VALUES (?, ?)"
+
+
+class Owner(NamedTuple):
+    """Who owns a partition."""
+
+    shard: int
+    epoch: int
+    incarnation: str
+
+
+class OpenTransaction:
+    """What the log keeps in memory of a transaction that has not ended."""
+
+    __slots__ = ("decided", "last_sequence", "parked", "partition", "recoveries", "taken_sequence")
+
+    def __init__(self, partition: int, last_sequence: int) -> None:
+        self.partition = partition
+        self.last_sequence = last_sequence  # of its newest record
+        self.decided: Decided | None = None
+        self.parked: dict[str, Parked] = {}
+        self.recoveries = 0
+        self.taken_sequence = 0
+
+
+class Batch:
+    """Applies requests in order and stages their rows; `flush` writes them inside the caller's SQLite transaction.
+
+    Args:
+        connection: of the log, within a write transaction.
+        open_transactions: by id; changed in place.
+        owners: of the partitions.
+        bound: key to id, for every key of the batch that the log knows.
+        last_record: sequence of the newest record in the log.
+        now_ms: Unix ms.
+    """
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        open_transactions: dict[str, OpenTransaction],
+        owners: dict[int, Owner],
+        *,
+        bound: dict[str, str],
+        last_record: int,
+        now_ms: int,
+    ) -> None:
+        self._connection, self._open, self._owners, self._bound = connection, open_transactions, owners, bound
+        self.last_record = last_record
+        self._now_ms = now_ms
+        self._ended: dict[str, Decided] = {}  # in this batch
+        self._rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in (
+            _INSERT_RECORD, _INSERT_TRANSACTION, _INSERT_KEY, _COMMIT, _ABORT, _PARK, _END, _INSERT_PARKING)}
+        self._handlers: dict[type, Callable[[Any], AppendResult]] = {
+            Begun: self._begun, Decided: self._decided, Ended: self._end, Parked: self._park,
+            CancelledKey: self._cancel_key}
+
+    def apply(self, request: AppendRequest) -> list[AppendResult]:
+        """What becomes of each record of one request."""
+        owners, handlers, incarnation = self._owners, self._handlers, request.incarnation
+        results = []
+        for epoch, record in [(item.epoch, item.record) for item in request.records]:
+            owner = owners.get(partition_of(record.transaction))
+            if owner is None or owner.epoch != epoch or owner.incarnation != incarnation:
+                results.append(FENCED)
+            else:
+                results.append(handlers[type(record)](record))
+        return results
+
+    def flush(self) -> None:
+        """Write what is staged."""
+        for sql, rows in self._rows.items():
+            if rows:
+                self._connection.executemany(sql, rows)
+                rows.clear()
+
+    def _begun(self, record: Begun) -> AppendResult:
+        bound = self._bound.get(record.key)
+        if bound == record.transaction:
+            return STORED
+        if bound is not None:
+            return self._bound_elsewhere(bound, record.fingerprint)
+        if not self._begins_now(record.transaction):
+            return FENCED
+        self._store_begun(record)
+        return STORED
+
+    def _cancel_key(self, record: CancelledKey) -> AppendResult:
+        bound = self._bound.get(record.key)
+        if bound is not None and bound != record.transaction:
+            return AppendResult(AppendStatus.BOUND, stored=self._load(bound))
+        if bound is None:
+            if not self._begins_now(record.transaction):
+                return FENCED
+            at_ms = record.at_ms
+            self._store_begun(Begun(record.transaction, record.key, b"", "", 0, b"", at_ms, at_ms, 0))
+            self._decided(Decided(
+                record.transaction, Decision.ABORT, at_ms, ErrorCode.CANCELLED, "cancelled before it was submitted"))
+            self._end(Ended(record.transaction, at_ms))
+        return AppendResult(AppendStatus.STORED, decided=self._ended_decision(record.transaction))
+
+    def _decided(self, record: Decided) -> AppendResult:
+        transaction = self._open.get(record.transaction)
+        if transaction is None:
+            stored = self._ended_decision(record.transaction)
+            return UNKNOWN if stored is None else AppendResult(AppendStatus.STORED, decided=stored)
+        if transaction.decided is None:
+            self._store_decided(transaction, record)
+        return AppendResult(AppendStatus.STORED, decided=transaction.decided)
+
+    def _end(self, record: Ended) -> AppendResult:
+        transaction = self._open.get(record.transaction)
+        if transaction is None:
+            return UNKNOWN if self._ended_decision(record.transaction) is None else STORED
+        if transaction.decided is None:
+            return UNKNOWN  # it cannot have ended: the sender speaks of another transaction
+        if transaction.parked:
+            self._rows[_PARK].append((0, record.transaction))
+        committed = transaction.decided.decision is Decision.COMMIT
+        state = State.COMMITTED if committed else State.ABORTED
+        self._rows[_END].append((state.value, self._store(record), record.at_ms, record.transaction))
+        self._ended[record.transaction] = transaction.decided
+        del self._open[record.transaction]
+        return STORED
+
+    def _park(self, record: Parked) -> AppendResult:
+        transaction = self._open.get(record.transaction)
+        if transaction is None:
+            return UNKNOWN if self._ended_decision(record.transaction) is None else STORED
+        current = transaction.parked.get(record.step)
+        if record.code == (current.code if current else ""):
+            return STORED  # said again at every slow retry: a record each time would grow the log for ever
+        transaction.parked.pop(record.step, None)
+        if record.code:
+            transaction.parked[record.step] = record
+        transaction.last_sequence = self._store(record)
+        self._rows[_INSERT_PARKING].append((record.transaction, transaction.last_sequence))
+        self._rows[_PARK].append((len(transaction.parked), record.transaction))
+        return STORED
+
+    def _store(self, record: Record) -> int:
+        self.last_record += 1
+        self._rows[_INSERT_RECORD].append(encode_record(self.last_record, self._now_ms, record))
+        return self.last_record
+
+    def _store_begun(self, record: Begun) -> None:
+        txn, partition, sequence = record.transaction, partition_of(record.transaction), self._store(record)
+        self._bound[record.key] = txn
+        self._open[txn] = OpenTransaction(partition, sequence)
+        self._rows[_INSERT_KEY].append((digest_of_key(record.key), sequence))
+        self._rows[_INSERT_TRANSACTION].append((
+            txn, record.key, record.saga, record.version, record.business_key, partition, record.began_ms,
+            record.deadline_ms, sequence))
+
+    def _store_decided(self, transaction: OpenTransaction, record: Decided) -> None:
+        sequence = transaction.last_sequence = self._store(record)
+        transaction.decided = record
+        if record.decision is Decision.COMMIT:
+            self._rows[_COMMIT].append(
+                (State.COMMITTING.value, sequence, record.at_ms, record.attempts, record.transaction))
+        else:
+            self._rows[_ABORT].append((
+                State.ABORTING.value, sequence, record.at_ms, record.attempts, record.code, record.message,
+                record.service, record.step, record.transaction))
+
+    def _begins_now(self, transaction: str) -> bool:
+        """Whether the id was allocated under the partition's present epoch: a late Begun of an earlier one is refused."""
+        return epoch_of(transaction) == self._owners[partition_of(transaction)].epoch
+
+    def _bound_elsewhere(self, bound: str, fingerprint: bytes) -> AppendResult:
+        stored = self._load(bound)
+        if fingerprint and stored.begun.fingerprint and fingerprint != stored.begun.fingerprint:
+            return CONFLICT
+        return AppendResult(AppendStatus.BOUND, stored=stored)
+
+    def _ended_decision(self, transaction: str) -> Decided | None:
+        if transaction in self._ended:
+            return self._ended[transaction]
+        row = self._connection.execute(
+            "SELECT r.data FROM transactions t JOIN records r ON r.sequence = t.decided_sequence WHERE t.txn = ?",
+            (transaction,)).fetchone()
+        return None if row is None else as_decided(row[0])
+
+    def _load(self, transaction: str) -> StoredTransaction:
+        self.flush()
+        (stored,) = load_stored(self._connection, [transaction])
+        return stored

@@ -1,0 +1,350 @@
+"""The transaction log on disk, as its one writer sees it: append, take, purge; every call is one SQLite transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING
+
+from orchestrator.database import OwnedDatabase, create_database, refused
+from orchestrator.log.batch import Batch, OpenTransaction, Owner
+from orchestrator.log.rows import as_decided, bound_to, load_parked, load_stored, select_in
+from orchestrator.log.schema import LOG_KIND, LOG_SCHEMA, crc_of, decode_record, digest_of_key
+from orchestrator.protocol.identifiers import began_ms_of, oldest_id
+from orchestrator.protocol.messages import SCHEMA_VERSION
+from orchestrator.protocol.records import (
+    AppendReply,
+    AppendRequest,
+    Begun,
+    CancelledKey,
+    TakeReply,
+    TakeRequest,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+WATERMARK_EVERY_MS = 1_000
+TAIL_RECORDS = 10_000
+
+
+def create_log(path: Path) -> str:
+    """Create the transaction log's database durably and resumably; returns its uuid. See `create_database`."""
+    return create_database(path, LOG_SCHEMA, LOG_KIND)
+
+
+class LogStore:
+    """The transaction log, open for its one writer; use it from one thread.
+
+    Args:
+        path: of an existing database.
+        run: the deployment's run.
+        retention_ms: how long an ended transaction and its key are remembered.
+        expected_uuid: refuse another database than this; "" = any.
+
+    Raises:
+        DefiniteError: E_STORE_REFUSED, saying which file and why; also where a record of the tail is damaged or missing.
+    """
+
+    def __init__(self, path: Path, run: str, retention_ms: int, *, expected_uuid: str = "") -> None:
+        self._path = path
+        self._retention_ms = retention_ms
+        self._database = OwnedDatabase(path, LOG_KIND, run, expected_uuid=expected_uuid)
+        self._last_record = self._watermark_ms = self._watermark_due_ms = 0
+        self._owners: dict[int, Owner] = {}
+        self._sequences: dict[int, tuple[str, int]] = {}  # by shard: incarnation, newest append processed
+        self._open: dict[str, OpenTransaction] = {}
+        self._exempt: list[str] = []
+        try:
+            _check_tail(self._database, path)
+            self._load()
+        except BaseException:
+            self._database.close()
+            raise
+
+    @property
+    def uuid(self) -> str:
+        """Of the database."""
+        return self._database.uuid
+
+    @property
+    def epoch(self) -> int:
+        """Of this ownership of the file."""
+        return self._database.epoch
+
+    @property
+    def restarts(self) -> int:
+        """Openings in this run before this one."""
+        return self._database.restarts
+
+    @property
+    def last_record(self) -> int:
+        """Sequence of the newest record."""
+        return self._last_record
+
+    @property
+    def open_count(self) -> int:
+        """Transactions that have not ended."""
+        return len(self._open)
+
+    @property
+    def watermark_ms(self) -> int:
+        """The retention watermark, durable, Unix ms: services may forget what began before it."""
+        return self._watermark_ms
+
+    def owner(self, partition: int) -> Owner | None:
+        """Who owns a partition; safe to call from any thread."""
+        return self._owners.get(partition)
+
+    def append(self, requests: Sequence[AppendRequest], now_ms: int) -> list[AppendReply]:
+        """Store the records of several requests with one fsync; when it returns they are durable.
+
+        Args:
+            requests: in order of arrival.
+            now_ms: Unix ms.
+
+        Returns:
+            One reply for each request.
+
+        Raises:
+            sqlite3.Error, OSError: of unknown outcome; the process must end and answer nobody.
+            DefiniteError: E_STORE_REFUSED; a successor owns the log, nothing was stored.
+        """
+        with self._transaction():
+            watermark_ms = self._raise_watermark(now_ms)
+            fresh = [self._is_fresh(request) for request in requests]
+            bound = self._bound_keys([r for r, wanted in zip(requests, fresh, strict=True) if wanted])
+            batch = Batch(
+                self._database.connection, self._open, self._owners, bound=bound, last_record=self._last_record,
+                now_ms=now_ms)
+            results = [batch.apply(r) if wanted else None for r, wanted in zip(requests, fresh, strict=True)]
+            batch.flush()
+            self._save_sequences(requests)
+            self._database.set_meta("last_record", batch.last_record)
+        self._last_record = batch.last_record
+        self._publish(watermark_ms)
+        return [
+            AppendReply(SCHEMA_VERSION, answers or [], self._watermark_ms, self._exempt, answers is None)
+            for answers in results]
+
+    def take(self, request: TakeRequest, now_ms: int) -> TakeReply:
+        """Give partitions to a shard's incarnation: raise their epochs and return what is open in them.
+
+        A repeat by the incarnation that owns a partition already changes nothing there.
+
+        Raises:
+            sqlite3.Error, OSError: of unknown outcome; the process must end and answer nobody.
+            DefiniteError: E_STORE_REFUSED; a successor owns the log, nothing was stored.
+        """
+        with self._transaction():
+            watermark_ms = self._raise_watermark(now_ms)
+            restarts = self._count_take(request)
+            owners = self._new_owners(request)
+            taken = {partition for partition, owner in owners.items() if owner != self._owners.get(partition)}
+            self._count_recoveries(taken)
+            asked = set(request.partitions)
+            open_ids = [txn for txn, transaction in self._open.items() if transaction.partition in asked]
+            stored = load_stored(self._database.connection, open_ids)
+        self._owners.update(owners)
+        self._publish(watermark_ms)
+        stored.sort(key=lambda transaction: transaction.begun.transaction)
+        return TakeReply(
+            SCHEMA_VERSION, [owners[partition].epoch for partition in request.partitions], stored, self._watermark_ms,
+            restarts, self._exempt)
+
+    def register_store(self, name: str, uuid: str, sequence: int) -> str:
+        """Note how far a service's database has come.
+
+        Returns:
+            "", or why that database must be refused: it is another one, or an older copy.
+        """
+        row = self._database.connection.execute("SELECT uuid, sequence FROM stores WHERE name = ?", (name,)).fetchone()
+        if row is not None and row[0] != uuid:
+            return f"the database of service {name!r} is another one ({uuid}) than the log knows ({row[0]})"
+        if row is not None and sequence < row[1]:
+            return f"the database of service {name!r} is an older copy: it ends at commit {sequence}, it had {row[1]}"
+        with self._transaction():
+            self._database.connection.execute("INSERT OR REPLACE INTO stores VALUES (?, ?, ?)", (name, uuid, sequence))
+        return ""
+
+    def purge(self, now_ms: int, limit: int) -> int:
+        """Forget up to `limit` transactions that ended before the watermark, and the oldest records if only theirs.
+
+        Returns:
+            How many transactions were forgotten.
+        """
+        with self._transaction():
+            watermark_ms = self._raise_watermark(now_ms)
+            forgotten = self._forget_transactions(limit)
+            self._purge_records(4 * limit)
+        self._publish(watermark_ms)
+        return forgotten
+
+    def close(self) -> None:
+        """Give the log up."""
+        self._database.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One durable write transaction; where it fails, memory is read anew from what the database holds."""
+        self._database.begin()
+        try:
+            yield
+            self._database.commit()
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # the first error says more
+                self._database.rollback()
+                self._load()
+            raise
+
+    def _load(self) -> None:
+        """Read what is kept in memory."""
+        connection = self._database.connection
+        self._last_record = self._database.meta("last_record")
+        self._watermark_ms = self._database.meta("watermark_ms")
+        self._owners = {row[0]: Owner(*row[1:]) for row in connection.execute("SELECT * FROM partitions")}
+        self._sequences = {row[0]: (row[1], row[2]) for row in connection.execute(
+            "SELECT shard, incarnation, last_sequence FROM shards")}
+        self._open = _load_open(connection)
+        self._watermark_due_ms = 0
+        self._exempt = self._exempt_below(self._watermark_ms)
+
+    def _is_fresh(self, request: AppendRequest) -> bool:
+        """Whether the append is not older than one that was processed; a repeat of the newest one is answered again."""
+        incarnation, last = self._sequences.get(request.shard, ("", 0))
+        if incarnation != request.incarnation:
+            return True  # superseded: fenced record by record
+        if request.sequence < last:
+            return False
+        self._sequences[request.shard] = (incarnation, request.sequence)
+        return True
+
+    def _save_sequences(self, requests: Sequence[AppendRequest]) -> None:
+        shards = {request.shard for request in requests} & self._sequences.keys()
+        self._database.connection.executemany(
+            "UPDATE shards SET last_sequence = ? WHERE shard = ?", [(self._sequences[s][1], s) for s in shards])
+
+    def _bound_keys(self, requests: Sequence[AppendRequest]) -> dict[str, str]:
+        keys = [
+            item.record.key for request in requests for item in request.records
+            if isinstance(item.record, (Begun, CancelledKey))]
+        return bound_to(self._database.connection, keys)
+
+    def _count_take(self, request: TakeRequest) -> int:
+        row = self._database.connection.execute(
+            "SELECT run, incarnation, takes, last_sequence FROM shards WHERE shard = ?", (request.shard,)).fetchone()
+        run, incarnation, takes, last_sequence = row or ("", "", 0, 0)
+        if run != request.deployment_run:
+            takes = 0
+        if incarnation != request.incarnation or not takes:
+            takes, last_sequence = takes + 1, 0
+        self._database.connection.execute(
+            "INSERT OR REPLACE INTO shards VALUES (?, ?, ?, ?, ?)",
+            (request.shard, request.deployment_run, request.incarnation, takes, last_sequence))
+        self._sequences[request.shard] = (request.incarnation, last_sequence)
+        return int(takes - 1)
+
+    def _new_owners(self, request: TakeRequest) -> dict[int, Owner]:
+        owners = {}
+        for partition in request.partitions:
+            owner = self._owners.get(partition) or Owner(-1, 0, "")
+            if (owner.shard, owner.incarnation) != (request.shard, request.incarnation):
+                owner = Owner(request.shard, owner.epoch + 1, request.incarnation)
+            owners[partition] = owner
+        self._database.connection.executemany(
+            "INSERT OR REPLACE INTO partitions VALUES (?, ?, ?, ?)", [(p, *owner) for p, owner in owners.items()])
+        return owners
+
+    def _count_recoveries(self, taken: set[int]) -> None:
+        """A recovery after progress (or the first one) counts as one; without a new record since the last, one more."""
+        rows = []
+        for txn, transaction in self._open.items():
+            if transaction.partition in taken:
+                progress = transaction.last_sequence > transaction.taken_sequence
+                transaction.recoveries = 1 if progress else transaction.recoveries + 1
+                transaction.taken_sequence = self._last_record
+                rows.append((transaction.recoveries, transaction.taken_sequence, txn))
+        self._database.connection.executemany(
+            "UPDATE transactions SET recoveries = ?, taken_sequence = ? WHERE txn = ?", rows)
+
+    def _raise_watermark(self, now_ms: int) -> int:
+        """The watermark that holds once the open SQLite transaction is durable; looked at once a second."""
+        if self._watermark_due_ms - WATERMARK_EVERY_MS <= now_ms < self._watermark_due_ms:
+            return self._watermark_ms
+        self._watermark_due_ms = now_ms + WATERMARK_EVERY_MS
+        holding = min((txn for txn, transaction in self._open.items() if not transaction.parked), default=None)
+        candidate = now_ms - self._retention_ms
+        if holding is not None:
+            candidate = min(candidate, began_ms_of(holding))
+        if candidate <= self._watermark_ms:
+            return self._watermark_ms
+        self._database.set_meta("watermark_ms", candidate)
+        return candidate
+
+    def _publish(self, watermark_ms: int) -> None:
+        if watermark_ms != self._watermark_ms:
+            self._watermark_ms, self._exempt = watermark_ms, self._exempt_below(watermark_ms)
+        elif self._exempt:
+            self._exempt = [txn for txn in self._exempt if txn in self._open]
+
+    def _exempt_below(self, watermark_ms: int) -> list[str]:
+        oldest = oldest_id(watermark_ms)
+        return sorted(txn for txn in self._open if txn < oldest)
+
+    def _forget_transactions(self, limit: int) -> int:
+        connection = self._database.connection
+        rows = connection.execute(
+            "SELECT txn, key FROM transactions WHERE txn < ? AND ended_sequence > 0 AND ended_ms < ? ORDER BY txn LIMIT ?",
+            (oldest_id(self._watermark_ms), self._watermark_ms, limit)).fetchall()
+        forgotten = [(txn,) for txn, _ in rows]
+        connection.executemany("DELETE FROM transactions WHERE txn = ?", forgotten)
+        connection.executemany("DELETE FROM parkings WHERE txn = ?", forgotten)
+        connection.executemany("DELETE FROM keys WHERE digest = ?", [(digest_of_key(key),) for _, key in rows])
+        return len(forgotten)
+
+    def _purge_records(self, limit: int) -> None:
+        """Delete the longest run of oldest records, up to `limit`, whose transactions are all forgotten."""
+        connection = self._database.connection
+        base: int = self._database.meta("base_sequence")
+        rows = connection.execute(
+            "SELECT sequence, data FROM records WHERE sequence >= ? ORDER BY sequence LIMIT ?", (base, limit)).fetchall()
+        of = {sequence: decode_record(data).record.transaction for sequence, data in rows}
+        known = {row[0] for row in select_in(
+            connection, "SELECT txn FROM transactions WHERE txn IN", list(dict.fromkeys(of.values())))}
+        kept = next((sequence for sequence, txn in of.items() if txn in known), base + len(of))
+        connection.execute("DELETE FROM records WHERE sequence < ?", (kept,))
+        self._database.set_meta("base_sequence", kept)
+
+
+def _load_open(connection: sqlite3.Connection) -> dict[str, OpenTransaction]:
+    found: dict[str, OpenTransaction] = {}
+    rows = connection.execute(
+        "SELECT t.txn, t.partition, t.begun_sequence, t.decided_sequence, d.data, t.parked, t.recoveries, t.taken_sequence "
+        "FROM transactions t LEFT JOIN records d ON d.sequence = t.decided_sequence "
+        "WHERE t.ended_sequence = 0 ORDER BY t.txn")
+    for txn, partition, begun_sequence, decided_sequence, decided, parked, recoveries, taken_sequence in rows:
+        transaction = found[txn] = OpenTransaction(partition, max(begun_sequence, decided_sequence))
+        transaction.decided = None if decided is None else as_decided(decided)
+        transaction.parked = load_parked(connection, txn) if parked else {}
+        transaction.recoveries, transaction.taken_sequence = recoveries, taken_sequence
+    for txn, sequence in connection.execute(
+            "SELECT p.txn, MAX(p.sequence) FROM transactions t JOIN parkings p ON p.txn = t.txn "
+            "WHERE t.ended_sequence = 0 GROUP BY p.txn"):
+        found[txn].last_sequence = max(found[txn].last_sequence, sequence)
+    return found
+
+
+def _check_tail(database: OwnedDatabase, path: Path) -> None:
+    """The newest records are all there and whole; the older ones are `LogReader.verify`'s, which takes its time."""
+    base, last = database.meta("base_sequence"), database.meta("last_record")
+    expected = last
+    for sequence, crc, data in database.connection.execute(
+            "SELECT sequence, crc, data FROM records ORDER BY sequence DESC LIMIT ?", (TAIL_RECORDS,)):
+        if sequence != expected:
+            raise refused(path, f"record {expected} is missing")
+        if crc != crc_of(sequence, data):
+            raise refused(path, f"record {sequence} is damaged")
+        expected -= 1
+    if last - expected < min(TAIL_RECORDS, last - base + 1):
+        raise refused(path, f"record {expected} is missing")
