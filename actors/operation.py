@@ -13,6 +13,7 @@ from typing import Any, Union
 from pydantic import BaseModel
 
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.protocol.messages import Command, Kind
 
 State = MutableMapping[str, Any]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -62,6 +63,26 @@ class Operation:
     commit: Callable[..., None] | None = None
     rollback: Callable[..., None] | None = None
     ask: Callable[[Any], Awaitable[Any]] | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether something must be waited for before `start`."""
+        return self.ask is not None
+
+    async def inquire(self, command: Command, request: BaseModel) -> Any:  # noqa: ARG002 - a wrapper needs the command
+        """The asynchronous part's answer."""
+        assert self.ask is not None
+        return await self.ask(request)
+
+    def start(self, command: Command, state: State, request: BaseModel, answer: Any) -> Any:  # noqa: ARG002 - as above
+        """Prepare or perform: the result, `Refused` or `NotYet`."""
+        return self.run(state, request) if self.ask is None else self.run(state, request, answer)
+
+    def finish(self, command: Command, state: State, request: BaseModel, result: BaseModel) -> None:
+        """Commit or roll back what was prepared."""
+        handler = self.commit if command.kind is Kind.COMMIT else self.rollback
+        assert handler is not None
+        handler(state, request, result)
 
 
 def operation_names(cls: type) -> dict[str, bool]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from actors.host import ServiceHost
 from actors.operation import NotYet, Operation, Refused, State, bind_operations, check_service_name, operation_names
+from actors.reader import StoreReader
+from actors.store import create_store
 from orchestrator.app import ServiceAudit
 
 if TYPE_CHECKING:
@@ -60,14 +63,10 @@ class Service:
 
     def actor_class(self) -> type:
         """The plain class to run as a Ray actor."""
-        from actors.host import ServiceHost
-
         return ServiceHost
 
     def create(self, path: Path) -> str:
         """Create the service's database durably, resumably and never over existing data; returns its uuid."""
-        from actors.store import create_store
-
         return create_store(path, self.name)
 
     def reader(self, path: Path) -> LedgerReader:
@@ -76,6 +75,4 @@ class Service:
         Raises:
             DefiniteError: E_STORE_REFUSED where there is none.
         """
-        from actors.store import StoreReader
-
         return StoreReader(path, self.audit)

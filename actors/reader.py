@@ -1,0 +1,129 @@
+"""Reading a service's database beside its owner, or with everything down: the ledger's rows and the service's audit."""
+
+from __future__ import annotations
+
+from collections.abc import ItemsView, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from actors.ledger import RowState
+from actors.store import ROW_COLUMNS, row_of, value_crc
+from orchestrator.app import LedgerRow, ServiceAudit
+from orchestrator.database import open_reader
+from orchestrator.saga import decode_plain
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    Audit = Callable[[Mapping[str, Any], Iterable[LedgerRow]], ServiceAudit]
+
+_ROWS = f"SELECT {ROW_COLUMNS} FROM ledger"  # noqa: S608 - a constant
+
+
+def _no_checks(_state: Mapping[str, Any], _rows: Iterable[LedgerRow]) -> ServiceAudit:
+    return ServiceAudit({}, [])
+
+
+class StoreReader:
+    """A `LedgerReader` over one snapshot of a service's database.
+
+    Args:
+        path: the database.
+        audit: the service's own checks.
+
+    Raises:
+        DefiniteError: E_STORE_REFUSED where it is missing or cannot be read.
+    """
+
+    def __init__(self, path: Path, audit: Audit = _no_checks) -> None:
+        self._connection = open_reader(path)
+        self._audit = audit
+
+    def rows(self, transaction: str | None = None) -> Iterator[LedgerRow]:
+        """All rows, or one transaction's, in id order; damaged ones are left out here and named by `audit`."""
+        return self._rows(transaction, [])
+
+    def audit(self) -> ServiceAudit:
+        """The service's checks, and every row and value whose checksum does not fit."""
+        damaged: list[str] = []
+        rows = self._rows(None, damaged)
+        report = self._audit(SnapshotState(self._connection), rows)
+        for _ in rows:  # what the service's checks left unread has its checksums verified all the same
+            pass
+        damaged.extend(self._damaged_values())
+        return ServiceAudit(report.totals, damaged + report.violations)
+
+    def close(self) -> None:
+        """Release the snapshot."""
+        self._connection.close()
+
+    def _rows(self, transaction: str | None, damaged: list[str]) -> Iterator[LedgerRow]:
+        if transaction is None:
+            cursor = self._connection.execute(f"{_ROWS} ORDER BY txn, step")
+        else:
+            cursor = self._connection.execute(f"{_ROWS} WHERE txn = ? ORDER BY txn, step", (transaction,))
+        for columns in cursor:
+            row = _ledger_row(columns)
+            if row is None:
+                damaged.append(f"the ledger row of {columns[0]} {columns[1]} is damaged: its checksum does not fit")
+            else:
+                yield row
+
+    def _damaged_values(self) -> Iterator[str]:
+        for key, value, crc in self._connection.execute("SELECT key, value, crc FROM state ORDER BY key"):
+            if type(value) is not bytes or value_crc(key, value) != crc:
+                yield f"the state's value of {key!r} is damaged: its checksum does not fit"
+
+
+class SnapshotState(Mapping[str, Any]):
+    """A snapshot of a service's state, read on demand; `items()` streams in key order."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __getitem__(self, key: str) -> Any:
+        columns = self._connection.execute("SELECT value FROM state WHERE key = ?", (key,)).fetchone()
+        if columns is None:
+            raise KeyError(key)
+        return decode_plain(columns[0])
+
+    def __iter__(self) -> Iterator[str]:
+        return (key for (key,) in self._connection.execute("SELECT key FROM state ORDER BY key"))
+
+    def __len__(self) -> int:
+        (count,) = self._connection.execute("SELECT count(*) FROM state").fetchone()
+        return int(count)
+
+    def items(self) -> ItemsView[str, Any]:
+        """All keys and values; one query."""
+        return _StreamedItems(self, self._connection)
+
+
+class _StreamedItems(ItemsView[str, Any]):
+    def __init__(self, state: SnapshotState, connection: sqlite3.Connection) -> None:
+        super().__init__(state)
+        self._connection = connection
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        for key, value in self._connection.execute("SELECT key, value FROM state ORDER BY key"):
+            yield key, decode_plain(value)
+
+
+def _ledger_row(columns: tuple[object, ...]) -> LedgerRow | None:
+    row = row_of(columns)
+    if row is None:
+        return None
+    return LedgerRow(
+        row.transaction, row.step, row.operation, RowState(row.state).name, _plain(row.request), _plain(row.result),
+        row.code, row.message, row.attempts, row.prepared_ms, row.finished_ms)
+
+
+def _plain(payload: bytes) -> Any:
+    """Plain data; a request that was refused because it is not msgpack stands as its bytes."""
+    try:
+        return decode_plain(payload)
+    except msgspec.DecodeError:
+        return payload

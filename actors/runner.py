@@ -1,0 +1,270 @@
+"""Runs one batch of messages against a service: one local transaction, whatever is in it; no Ray, no clock, no waiting."""
+
+from __future__ import annotations
+
+import sqlite3
+import traceback
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from actors import ledger
+from actors.ledger import Action, Fence, Key, Row, RowState, decide, finish_first, reply_for
+from actors.operation import NotYet, Operation, Refused
+from actors.state import BatchState, OperationState
+from orchestrator.errors import ErrorCode, RaytxError
+from orchestrator.logs import log_event, redact
+from orchestrator.protocol.identifiers import is_id, partition_of
+from orchestrator.protocol.messages import Command, Kind, Reply, Status
+from orchestrator.saga import decode_plain, describe, encode_plain
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from actors.store import Retention, Store
+
+UNASKED: Final = object()  # no answer of an asynchronous part is at hand
+
+
+class Work(NamedTuple):
+    """One message to be worked off.
+
+    Attributes:
+        command: the message.
+        peer: who gets the reply; "" = nobody.
+        answer: of the operation's asynchronous part.
+    """
+
+    command: Command
+    peer: str
+    answer: Any = UNASKED
+
+
+class Outcome(NamedTuple):
+    """What became of one work; no reply means that the asynchronous part has to be asked first."""
+
+    work: Work
+    reply: Reply | None
+
+
+class _RefusedRequest(Exception):  # noqa: N818 - a vote, caught within this module
+    """The request cannot be prepared or performed: a definite no."""
+
+
+class _Unrunnable(Exception):  # noqa: N818 - a reply, caught within this module
+    """No handler fits the message: asked again after a deployment that has it."""
+
+
+class BatchRunner:
+    """Decides by the ledger, runs handlers and commits; belongs to one thread.
+
+    Args:
+        service: the service's name, for logs.
+        operations: by name.
+        store: open.
+    """
+
+    def __init__(self, service: str, operations: Mapping[str, Operation], store: Store) -> None:
+        self.fence = Fence(store.epochs())
+        self._service, self._operations, self._store = service, operations, store
+
+    def run(self, works: Iterable[Work], retention: Retention, now_ms: int) -> list[Outcome]:
+        """Work off a batch; when this returns, everything it tells is durable.
+
+        Args:
+            works: messages; commits and rollbacks go first, those of one (transaction, step) keep their order.
+            retention: the newest one known.
+            now_ms: wall clock, Unix ms.
+
+        Raises:
+            SupersededError: a successor owns the store; nothing was done.
+            DefiniteError: E_STORE_REFUSED; the store is damaged, nothing was done.
+            sqlite3.Error, OSError: outcome unknown; this process must end without answering.
+        """
+        self._store.begin()
+        try:
+            outcomes, batch = self._run(works, now_ms)
+            epochs = self.fence.take_raised()
+            self._store.write(batch.changed, batch.loaded, batch.state.writes, epochs)
+            retained = self._store.retain(retention)
+        except BaseException:
+            self._store.database.rollback()
+            raise
+        if retained or batch.changed or epochs:
+            self._store.commit(batch.changed, batch.state.writes)
+        else:
+            self._store.database.rollback()
+        return outcomes
+
+    def _run(self, works: Iterable[Work], now_ms: int) -> tuple[list[Outcome], _Batch]:
+        admitted, outcomes = self._admit(list(works))
+        batch = _Batch(self._store, {(w.command.transaction, w.command.step) for w in admitted}, now_ms)
+        for _, work in finish_first((work.command, work) for work in admitted):
+            outcomes.append(Outcome(work, self._handle(work, batch)))
+        return outcomes, batch
+
+    def _admit(self, works: list[Work]) -> tuple[list[Work], list[Outcome]]:
+        """Every epoch of the batch counts before anything is done for any of its senders."""
+        sane, outcomes = [], []
+        for work in works:
+            if is_id(work.command.transaction):
+                self.fence.see(partition_of(work.command.transaction), work.command.epoch)
+                sane.append(work)
+            else:
+                told = "this is not the id of a transaction"
+                outcomes.append(Outcome(work, _reply(work, Status.VIOLATION, ErrorCode.INVALID_INPUT, told)))
+        admitted = []
+        for work in sane:
+            if self.fence.admits(partition_of(work.command.transaction), work.command.epoch):
+                admitted.append(work)
+            else:
+                told = "a successor of the sender was heard before"
+                outcomes.append(Outcome(work, _reply(work, Status.FENCED, ErrorCode.FENCED, told)))
+        return admitted, outcomes
+
+    def _handle(self, work: Work, batch: _Batch) -> Reply | None:
+        command = work.command
+        row = batch.row(command)
+        retention = self._store.retention
+        action = decide(row, command, watermark_ms=retention.watermark_ms, exempt=retention.exempt)
+        run = _RUNS.get(action)
+        if run is None:
+            return reply_for(action, row, command)
+        try:
+            return run(self, work, row, batch)
+        except _Unrunnable as error:
+            return _reply(work, Status.ERROR, ErrorCode.SERVICE_ERROR, str(error))
+        except sqlite3.Error:
+            raise
+        except RaytxError as error:  # a handler's own statement: no traceback
+            if error.code == ErrorCode.STORE_REFUSED:
+                raise
+            return _reply(work, Status.ERROR, error.code, redact(error.message))
+        except Exception as error:  # noqa: BLE001 - one poisonous operation must not take its batch along
+            return self._failed(work, error)
+
+    def _prepare(self, work: Work, _row: Row | None, batch: _Batch) -> Reply | None:
+        command = work.command
+        try:
+            operation, request = self._starting(command)
+        except _RefusedRequest as error:
+            code, message = error.args
+            return batch.vote(command, ledger.refused(command, code, message, batch.now_ms))
+        if operation.asks and work.answer is UNASKED:
+            return None
+        state = OperationState(batch.state)
+        result = operation.start(command, state, request, work.answer)
+        if isinstance(result, NotYet):
+            return ledger.answer(command, Status.NOT_YET, "", result.reason)
+        if isinstance(result, Refused):
+            return batch.vote(command, ledger.refused(command, result.code, result.message, batch.now_ms))
+        row = ledger.prepared(command, _encoded(operation, result), batch.now_ms)
+        state.merge()
+        return batch.vote(command, row)
+
+    def _perform(self, work: Work, _row: Row | None, batch: _Batch) -> Reply | None:
+        command = work.command
+        try:
+            operation, request = self._starting(command)
+        except _RefusedRequest as error:
+            return ledger.answer(command, Status.NO, *error.args)
+        if operation.asks and work.answer is UNASKED:
+            return None
+        state = OperationState(batch.state)
+        result = operation.start(command, state, request, work.answer)
+        if isinstance(result, NotYet):
+            return ledger.answer(command, Status.NOT_YET, "", result.reason)
+        if isinstance(result, Refused):
+            return ledger.answer(command, Status.NO, result.code, result.message)
+        row = ledger.performed(command, _encoded(operation, result), batch.now_ms)
+        state.merge()
+        return batch.acknowledge(command, row)
+
+    def _finish(self, work: Work, row: Row | None, batch: _Batch) -> Reply:
+        assert row is not None
+        assert row.state is RowState.PREPARED, row.state
+        operation = self._operations.get(row.operation)
+        if operation is None or not operation.prepares:
+            raise _Unrunnable(f"service {self._service!r} no longer has the operation {row.operation!r}: deploy one that has")
+        state = OperationState(batch.state)
+        request = operation.request.model_validate(decode_plain(row.request))
+        result = operation.result.model_validate(decode_plain(row.result))
+        operation.finish(work.command, state, request, result)
+        state.merge()
+        return batch.acknowledge(work.command, ledger.finished(row, work.command, batch.now_ms))
+
+    def _bury(self, work: Work, _row: Row | None, batch: _Batch) -> Reply:
+        return batch.acknowledge(work.command, ledger.tombstone(work.command, batch.now_ms))
+
+    def _starting(self, command: Command) -> tuple[Operation, BaseModel]:
+        operation = self._operations.get(command.operation)
+        if operation is None or operation.prepares is not (command.kind is Kind.PREPARE):
+            told = f"service {self._service!r} has no operation {command.operation!r} to {command.kind.name.lower()}"
+            if command.kind is Kind.PERFORM:
+                raise _Unrunnable(told)
+            raise _RefusedRequest(ErrorCode.SERVICE_DEFINITION, told)
+        return operation, request_of(operation, command)
+
+    def _failed(self, work: Work, error: Exception) -> Reply:
+        told = redact(f"{type(error).__name__}: {error}")
+        command = work.command
+        log_event(
+            "handler_failed", level="ERROR", transaction=command.transaction, service=self._service, step=command.step,
+            status=command.kind.name, attempt=command.attempt, code=ErrorCode.SERVICE_ERROR, message=told,
+            traceback="".join(traceback.format_exception(error)))
+        return _reply(work, Status.ERROR, ErrorCode.SERVICE_ERROR, told)
+
+
+def request_of(operation: Operation, command: Command) -> BaseModel:
+    """The request's model; `_RefusedRequest(code, message)` names the field that is wrong."""
+    try:
+        return operation.request.model_validate(decode_plain(command.request))
+    except ValidationError as error:
+        raise _RefusedRequest(ErrorCode.INVALID_INPUT, f"{operation.name}: {describe(error)}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        told = f"{operation.name}: the request is not msgpack: {error}"
+        raise _RefusedRequest(ErrorCode.INVALID_INPUT, told) from None
+
+
+class _Batch:
+    """The rows and the state as the batch leaves them."""
+
+    __slots__ = ("changed", "loaded", "now_ms", "state")
+
+    def __init__(self, store: Store, keys: set[Key], now_ms: int) -> None:
+        self.loaded = store.load(keys)
+        self.changed: dict[Key, Row] = {}
+        self.state = BatchState(store.value, store.keys)
+        self.now_ms = now_ms
+
+    def row(self, command: Command) -> Row | None:
+        key = (command.transaction, command.step)
+        return self.changed.get(key) or self.loaded.get(key)
+
+    def vote(self, command: Command, row: Row) -> Reply:
+        self.changed[row.transaction, row.step] = row
+        return ledger.vote(command, row)
+
+    def acknowledge(self, command: Command, row: Row) -> Reply:
+        self.changed[row.transaction, row.step] = row
+        return ledger.ack(command, row)
+
+
+_RUNS: Final[Mapping[Action, Callable[[BatchRunner, Work, Row | None, _Batch], Reply | None]]] = {
+    Action.RUN_PREPARE: BatchRunner._prepare,  # noqa: SLF001 - the table of this class's own methods
+    Action.RUN_PERFORM: BatchRunner._perform,  # noqa: SLF001
+    Action.RUN_COMMIT: BatchRunner._finish,  # noqa: SLF001
+    Action.RUN_ROLLBACK: BatchRunner._finish,  # noqa: SLF001
+    Action.TOMBSTONE: BatchRunner._bury,  # noqa: SLF001
+}
+
+
+def _encoded(operation: Operation, result: Any) -> bytes:
+    if not isinstance(result, operation.result):
+        raise TypeError(f"{operation.name} returned a {type(result).__name__}, not a {operation.result.__name__}")
+    return encode_plain(result)
+
+
+def _reply(work: Work, status: Status, code: str, message: str) -> Reply:
+    return ledger.answer(work.command, status, code, message)
