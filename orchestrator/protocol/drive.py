@@ -72,7 +72,8 @@ class Drive:
         txn.decided = decided
         txn.move(durable_event(decided.decision))
         if decided.decision is Decision.ABORT:
-            self._notice(txn, "aborted", "INFO", decided.step, decided.attempts, decided.code, decided.message, decided.service)
+            self._notice(txn, "aborted", "INFO", service=decided.service, step=decided.step, attempt=decided.attempts,
+                         code=decided.code, message=decided.message)
         self.finish(txn)
 
     def finish(self, txn: Transaction) -> None:
@@ -104,7 +105,7 @@ class Drive:
         """A participant has answered."""
         progress = txn.steps.get(reply.step)
         if progress is None:
-            self._notice(txn, "unknown_step", "ERROR", reply.step, reply.attempt, reply.code, reply.message)
+            self._notice(txn, "unknown_step", "ERROR", step=reply.step, code=reply.code, message=reply.message)
         elif reply.kind is Kind.PREPARE:
             self._vote(txn, progress, reply)
         else:
@@ -228,7 +229,7 @@ class Drive:
         policy = progress.step.prepare_retry
         progress.failing = reply.code if reply.status is Status.ERROR else ""
         progress.message = reply.message
-        self._notice(txn, "retry", "DEBUG", progress.step.name, progress.attempt, reply.code, reply.message)
+        self._step_notice(txn, "retry", "DEBUG", progress, reply)
         if reply.status is Status.ERROR and policy.exhausted(progress.attempt):
             self._unavailable(txn, progress)
             return
@@ -257,7 +258,7 @@ class Drive:
             if progress.step.prepare_retry.exhausted(progress.attempt):
                 self._unavailable(txn, progress)
             else:
-                self._notice(txn, "attempt_timeout", "DEBUG", progress.step.name, progress.attempt)
+                self._step_notice(txn, "attempt_timeout", "DEBUG", progress, None)
                 self._send(txn, progress, Kind.PREPARE, progress.request)
         elif progress.phase is Phase.FINISHING:
             kind = finish_kind(txn, progress.step)
@@ -300,7 +301,7 @@ class Drive:
     def _retry_finish(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
         policy = progress.step.finish_retry
         progress.failing, progress.message = reply.code, reply.message
-        self._notice(txn, "retry", "DEBUG", progress.step.name, progress.attempt, reply.code, reply.message)
+        self._step_notice(txn, "retry", "DEBUG", progress, reply)
         refused = reply.status is Status.NO  # only a perform can be refused: permanent, so an operator has to look
         if not progress.parked and (refused or policy.exhausted(progress.attempt)):
             self._park(txn, progress, reply.code, reply.message)
@@ -313,7 +314,8 @@ class Drive:
             return
         progress.parked = True
         self.effects.records.append(Parked(txn.id, progress.step.name, str(code), message, self.now_ms))
-        self._notice(txn, "parked", "ERROR", progress.step.name, progress.attempt, str(code), message)
+        self._notice(txn, "parked", "ERROR", service=progress.step.service, step=progress.step.name,
+                     attempt=progress.attempt, code=str(code), message=message)
         if txn.state is State.ABORTING and txn.saga is not None and txn.saga.rollback_order is RollbackOrder.REVERSED:
             self.finish(txn)
 
@@ -327,11 +329,13 @@ class Drive:
             self.effects.records.append(Ended(txn.id, self.now_ms))
         self._ended(txn)
 
-    def _notice(self, txn: Transaction, event: str, level: str, step: str = "", attempt: int = 0, code: str = "",
-                message: str = "", service: str = "") -> None:
-        if not service and step in txn.steps:
-            service = txn.steps[step].step.service
-        self.effects.notices.append(Notice(event, level, txn.id, service, step, attempt, str(code), message))
+    def _notice(self, txn: Transaction, event: str, level: str, **fields: Any) -> None:
+        self.effects.notices.append(Notice(event, level, txn.id, **fields))
+
+    def _step_notice(self, txn: Transaction, event: str, level: str, progress: StepProgress, reply: Reply | None) -> None:
+        code, message = (reply.code, reply.message) if reply else ("", "")
+        self._notice(txn, event, level, service=progress.step.service, step=progress.step.name, attempt=progress.attempt,
+                     code=code, message=message)
 
 
 def outcome_of(txn: Transaction, number: int) -> OutcomeMessage:

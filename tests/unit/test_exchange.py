@@ -1,0 +1,123 @@
+"""Caller and responder, wired to each other and to ports that fail."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import NamedTuple
+
+from orchestrator.errors import IndefiniteError
+from orchestrator.exchange import Caller, Responder
+
+
+class Op(NamedTuple):
+    key: str
+    attempt: int = 1
+
+
+class Port:
+    """Decodes to the ops themselves; answers through a responder, or fails while `down`."""
+
+    def __init__(self) -> None:
+        self.responder: Responder[Op] = Responder()
+        self.calls: list[list[Op]] = []
+        self.down = False
+        self.arrived = asyncio.Event()
+
+    async def call(self, payload: bytes) -> bytes:
+        ops = [Op(*pair) for pair in eval(payload.decode())]  # noqa: S307
+        if self.down:
+            raise IndefiniteError("E_UNREACHABLE", "down")
+        self.calls.append(ops)
+        self.arrived.set()
+        self.arrived = asyncio.Event()
+        return repr([tuple(r) for r in await self.responder.collect("peer")]).encode()
+
+
+def caller_of(port: Port, delivered: list[Op], lost: list[IndefiniteError] | None = None) -> Caller[Op, Op]:
+    return Caller(
+        port, encode=lambda ops: repr([tuple(o) for o in ops]).encode(),
+        decode=lambda answer: [Op(*pair) for pair in eval(answer.decode())],  # noqa: S307
+        deliver=delivered.extend, key=lambda o: o.key, settles=lambda r, o: r.attempt >= o.attempt,
+        key_of_result=lambda r: r.key, lost=None if lost is None else lost.append)
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0)
+
+
+async def test_operations_gather_while_two_calls_are_under_way() -> None:
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered)
+    port.responder.busy = True
+    for name in "abcd":
+        caller.send([Op(name)])
+        await asyncio.sleep(0)
+    await until(lambda: len(port.calls) == 2)
+    assert port.calls == [[Op("a")], [Op("b")]]
+    port.responder.put("peer", [Op("a"), Op("b")])
+    await until(lambda: len(port.calls) == 3)
+    assert port.calls[2] == [Op("c"), Op("d")]
+    port.responder.put("peer", [Op("c"), Op("d")])
+    await until(lambda: not caller.outstanding)
+    assert delivered == [Op("a"), Op("b"), Op("c"), Op("d")]
+    await caller.close()
+
+
+async def test_a_newer_call_makes_the_older_answer_when_nothing_is_running() -> None:
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered)
+    caller.send([Op("slow")])
+    await until(lambda: len(port.calls) == 1)
+    caller.send([Op("next")])
+    await until(lambda: len(port.calls) == 2)
+    caller.send([Op("third")])  # the first call has come back empty: there is room
+    await until(lambda: len(port.calls) == 3)
+    assert not delivered
+    await caller.close()
+
+
+async def test_a_result_of_an_older_attempt_does_not_settle_a_newer_one() -> None:
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered)
+    caller.send([Op("a", 1)])
+    await until(lambda: port.calls)
+    caller.send([Op("a", 2)])
+    port.responder.put("peer", [Op("a", 1)])
+    await until(lambda: delivered)
+    assert caller.outstanding == 1
+    await caller.close()
+
+
+async def test_after_an_outage_everything_outstanding_is_sent_again() -> None:
+    port, delivered, lost = Port(), [], []
+    caller = caller_of(port, delivered, lost)
+    port.down = True
+    caller.send([Op("a"), Op("b")])
+    await until(lambda: lost)
+    caller.send([Op("c")])
+    port.down = False
+    await until(lambda: {o.key for call in port.calls for o in call} >= {"a"})
+    port.responder.put("peer", [Op("a")])
+    await until(lambda: {o.key for call in port.calls for o in call} == {"a", "b", "c"})
+    port.responder.put("peer", [Op("b"), Op("c")])
+    await until(lambda: not caller.outstanding)
+    assert len(lost) == 1
+    await caller.close()
+
+
+async def test_results_for_a_caller_nobody_knows_are_dropped() -> None:
+    responder: Responder[Op] = Responder()
+    responder.put("stranger", [Op("a")])
+    responder.open("peer")
+    responder.put("peer", [Op("b")])
+    assert await responder.collect("peer") == [Op("b")]
+
+
+async def test_a_fenced_caller_is_released() -> None:
+    responder: Responder[Op] = Responder()
+    waiting = asyncio.create_task(responder.collect("peer"))
+    await asyncio.sleep(0)
+    responder.drop("peer")
+    assert await waiting == []
