@@ -52,16 +52,18 @@ def check_outcomes(workload: Workload, told: bytes | bytearray, logged: Iterable
         logged: the log's transactions, streamed; those of other runs are passed over.
     """
     verdict = Verdict()
-    numbers = dict(workload.numbers_by_key())
+    seen = bytearray(len(told))
     for item in logged:
-        number = numbers.pop(item.key, None)
+        number = workload.number_of(item.key)
         if number is not None:
+            seen[number] = 1
             _compare(verdict, item.key, Told(told[number]), item.state)
-    for key, number in numbers.items():
-        if told[number] in (Told.COMMITTED, Told.ABORTED):
-            verdict.blame(f"{key}: told {Told(told[number]).name}, the log does not know it")
-        elif told[number] == Told.UNKNOWN:
-            verdict.unknown_absent += 1
+    for number, (was_told, was_seen) in enumerate(zip(told, seen, strict=True)):
+        if was_seen:
+            continue
+        if was_told in (Told.COMMITTED, Told.ABORTED):
+            verdict.blame(f"{workload.work(number).key}: told {Told(was_told).name}, the log does not know it")
+        verdict.unknown_absent += was_told == Told.UNKNOWN
     return verdict
 
 

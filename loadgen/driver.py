@@ -20,6 +20,7 @@ from hdrh.histogram import HdrHistogram
 
 from loadgen.workload import PLACE_ORDER, Feed, Told, Work
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, OverloadedError
+from orchestrator.outcome import Outcome
 
 TICK_S = 0.5
 REPEAT_S_MIN = 0.05
@@ -31,8 +32,8 @@ LATENCY_DIGITS = 3
 class Pending(Protocol):
     """A submitted transaction."""
 
-    def outcome(self, timeout_s: float | None = None) -> Any:
-        """Its outcome, with `status` and `code`; raises what the client raises."""
+    def outcome(self, timeout_s: float | None = None) -> Outcome:
+        """Its outcome; raises what the client raises."""
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
         """Have `callback(self)` called once there is an outcome, at once where there is one."""
@@ -198,7 +199,7 @@ class Driver:
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits in `run`
             self._fail(error)
 
-    def _answered(self, number: int, key: str, handle: Any) -> None:
+    def _answered(self, number: int, key: str, handle: Pending) -> None:
         ended_ns = time.perf_counter_ns()
         try:
             outcome = handle.outcome(timeout_s=0)
@@ -211,7 +212,7 @@ class Driver:
         except DefiniteError as error:
             told, code = Told.REJECTED, error.code
         else:
-            told, code = (Told.COMMITTED, "") if outcome.status.name == "COMMITTED" else (Told.ABORTED, outcome.code)
+            told, code = (Told.COMMITTED, "") if outcome.committed else (Told.ABORTED, outcome.code)
         began_ns = self._settle(number, told, code, ended_ns)
         if self._watch is not None and began_ns:
             self._watch(key, began_ns, ended_ns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +24,7 @@ class Usage:
         notes: what could not be measured, for a person.
     """
 
-    cpu_s: Counter[str] = field(default_factory=Counter)
+    cpu_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     restarts: int = 0
     notes: list[str] = field(default_factory=list)
 
@@ -32,9 +32,11 @@ class Usage:
 @dataclass(slots=True)
 class _Watched:
     role: str
-    process: psutil.Process | None
+    name: str
+    process: psutil.Process
     start_s: float  # CPU it had used when it was first seen
     last_s: float
+    gone: bool = False
 
 
 class Meter:
@@ -47,6 +49,7 @@ class Meter:
     def __init__(self, statuses: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
         self._statuses = statuses
         self._watched: dict[int, _Watched] = {}
+        self._missing: set[str] = set()
         self._notes: list[str] = []
         first = statuses()
         self._restarts = _restarts(first)
@@ -54,17 +57,18 @@ class Meter:
         self._look([{"role": CLIENT, "name": CLIENT, "pid": os.getpid()}], from_birth=False)
 
     def sample(self) -> None:
-        """Read the clocks of the processes; where one is gone, ask for its successor."""
-        gone = [watched for watched in self._watched.values() if not _read(watched)]
-        for watched in gone:
-            watched.process = None
-        if gone or any(watched.process is None for watched in self._watched.values()):
+        """Read the clocks of the processes; while one is gone, look for its successor."""
+        for watched in self._watched.values():
+            if not watched.gone and not _read(watched):
+                self._missing.add(watched.name)
+        if self._missing:
             self._look(self._statuses(), from_birth=True)
 
     def stop(self) -> Usage:
         """The usage so far."""
         for watched in self._watched.values():
-            _read(watched)
+            if not watched.gone:
+                _read(watched)
         last = self._statuses()
         self._look(last, from_birth=True)
         usage = Usage(restarts=max(0, _restarts(last) - self._restarts), notes=self._notes)
@@ -80,14 +84,16 @@ class Meter:
                 continue
             if status.get("node", here) != here:
                 self._note(f"{name} runs on another node: its CPU is not counted")
+                self._missing.discard(name)
                 continue
             try:
-                watched = _Watched(role, psutil.Process(pid), 0.0, 0.0)
+                watched = _Watched(role, name, psutil.Process(pid), 0.0, 0.0)
             except psutil.NoSuchProcess:
                 continue
             if _read(watched):
                 watched.start_s = 0.0 if from_birth else watched.last_s
                 self._watched[pid] = watched
+                self._missing.discard(name)
                 if from_birth:
                     self._note(f"{name} was restarted: its start-up is counted, the last moments of the one before are not")
 
@@ -97,11 +103,10 @@ class Meter:
 
 
 def _read(watched: _Watched) -> bool:
-    if watched.process is None:
-        return True
     try:
         times = watched.process.cpu_times()
     except (psutil.NoSuchProcess, psutil.AccessDenied):
+        watched.gone = True
         return False
     watched.last_s = times.user + times.system
     return True

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_DOWN, Decimal
 from enum import IntEnum
+from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
 
@@ -107,12 +108,22 @@ class Workload:
         repetition, position = divmod(returned, len(self.matched))
         return repetition * self.round + self.matched[position].order
 
-    def numbers_by_key(self) -> Iterator[tuple[str, int]]:
-        """Key and number of every transaction of the run."""
-        for number in range(self.orders):
-            yield self.order_id(number), number
-        for returned in range(self.returns):
-            yield self._return_id(returned), self.orders + returned
+    def number_of(self, key: str) -> int | None:
+        """The number of the transaction of that key; None if it is not an order or return of this run."""
+        run, *middle, repetition = key.split("-")
+        position = self._positions.get(tuple(middle)) if run == self.run else None
+        if position is None:
+            return None
+        if position < self.round:
+            return int(repetition) * self.round + position
+        return self.orders + int(repetition) * len(self.matched) + position - self.round
+
+    @cached_property
+    def _positions(self) -> dict[tuple[str, ...], int]:
+        """Positions in one repetition, orders first, by what their keys hold between run and repetition."""
+        names: list[tuple[str, ...]] = [(self.baskets.invoice(position),) for position in range(self.round)]
+        names += [(item.note, self.baskets.invoice(item.order)) for item in self.matched]
+        return {name: position for position, name in enumerate(names)}
 
     def order_id(self, number: int) -> str:
         """Id and key of one order: run, invoice, repetition."""

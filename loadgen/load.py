@@ -1,0 +1,275 @@
+"""One run of the load generator, in phases: prepare, connect, open the books, drive, wait for rest, check, audit."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from orchestrator.log.reader import LogReader, TransactionQuery
+from rich.console import Console
+
+from loadgen.baskets import Baskets
+from loadgen.check import Verdict, check_outcomes
+from loadgen.driver import Driver, Milestone, Tally
+from loadgen.progress import ProgressView
+from loadgen.returns import Return, match_returns
+from loadgen.shapes import LineRange, make_baskets
+from loadgen.summary import Summary
+from loadgen.trace import Trace, read_trace
+from loadgen.usage import Meter, Usage
+from loadgen.workload import BooksFeed, OrderFeed, Told, Workload, new_run
+from orchestrator.app import App
+from orchestrator.audit import audit
+from orchestrator.client import Client, connect
+from orchestrator.config import Settings, make_settings
+from orchestrator.deployment import DataDirectory
+from orchestrator.errors import DefiniteError, ErrorCode
+
+ORDERS_DEFAULT = 10_000
+BOOKS_CONCURRENCY = 8
+STATUS_TIMEOUT_S = 2.0
+REST_S_MAX = 30.0
+REST_POLL_S = 0.05
+
+Watch = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadPlan:
+    """What a run is asked to do.
+
+    Attributes:
+        data: data directory; its running deployment is used, else one is embedded for the duration.
+        app: import path of the app.
+        orders: how many; None: the whole trace, or `ORDERS_DEFAULT`.
+        concurrency: transactions in flight.
+        shards: of an embedded deployment; None: its default.
+        seed: of made orders and of simulated failures.
+        trace: Online Retail CSV to replay; None: orders are made.
+        lines: lines of made orders; None: as measured.
+        stock_share: opening stock as a share of what is ordered; None: enough.
+        returns: whether the trace's credit notes are replayed.
+        skip_bad: count rows that cannot be parsed instead of refusing the trace.
+        faults: simulated failures by service, of an embedded deployment.
+        patience_s: after so long without an outcome a transaction counts as unknown.
+    """
+
+    data: Path
+    app: str
+    orders: int | None = None
+    concurrency: int = 256
+    shards: int | None = None
+    seed: int = 1
+    trace: Path | None = None
+    lines: LineRange | None = None
+    stock_share: Decimal | None = None
+    returns: bool = False
+    skip_bad: bool = False
+    faults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    patience_s: float = 120.0
+
+    def check(self) -> None:
+        """Refuse what does not go together.
+
+        Raises:
+            DefiniteError: E_INVALID_INPUT, naming the option.
+        """
+        if self.returns and self.trace is None:
+            raise DefiniteError(ErrorCode.INVALID_INPUT, "--returns needs --trace: made orders have no credit notes")
+        if self.lines and self.trace is not None:
+            raise DefiniteError(ErrorCode.INVALID_INPUT, "--lines is for made orders: drop it, or drop --trace")
+        if self.stock_share is not None and not (self.stock_share.is_finite() and self.stock_share > 0):
+            raise DefiniteError(ErrorCode.INVALID_INPUT, f"--stock-share must be above 0, got {self.stock_share}")
+
+    def settings(self) -> Settings:
+        """Of an embedded deployment.
+
+        Raises:
+            DefiniteError: E_CONFIG, naming the setting.
+        """
+        faults = {service: {"seed": self.seed, **values} for service, values in self.faults.items()}
+        return make_settings(faults=faults, **({} if self.shards is None else {"shards": self.shards}))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for the summary."""
+        return {
+            "data": str(self.data), "app": self.app, "concurrency": self.concurrency,
+            "trace": None if self.trace is None else str(self.trace),
+            "lines": None if self.lines is None else [self.lines.least, self.lines.most],
+            "stock_share": None if self.stock_share is None else float(self.stock_share), "returns": self.returns,
+            "skip_bad": self.skip_bad, "patience_s": self.patience_s,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What will be placed; nothing has been yet."""
+
+    plan: LoadPlan
+    workload: Workload
+    trace: Trace | None
+    unmatched_return_lines: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """What came of it, before it is checked."""
+
+    tally: Tally
+    told: bytearray
+    usage: Usage
+    settings: Settings
+    embedded: bool
+    at_rest: bool
+
+
+def run_load(plan: LoadPlan, console: Console) -> Summary:
+    """The whole run.
+
+    Args:
+        plan: what to do.
+        console: for progress; one that writes to stderr.
+
+    Raises:
+        DefiniteError: E_TRACE_ROW, E_INVALID_INPUT, E_CONFIG, E_DATA_DIR...: no order was placed.
+        IndefiniteError: E_UNREACHABLE.
+    """
+    prepared = prepare(plan)
+    with deployed(plan) as client:
+        app = client.deployment.app
+        open_books(client, prepared)
+        driven = drive(client, prepared, console)
+    return conclude(prepared, driven, app)
+
+
+def prepare(plan: LoadPlan) -> Prepared:
+    """Read the trace, or make the orders; nothing is placed where that fails."""
+    plan.check()
+    trace = None if plan.trace is None else read_trace(plan.trace, skip_bad=plan.skip_bad)
+    wanted = ORDERS_DEFAULT if plan.orders is None else plan.orders
+    baskets: Baskets = make_baskets(wanted, plan.seed, plan.lines) if trace is None else trace.baskets
+    matched: Sequence[Return] = ()
+    unmatched = None
+    if trace is not None and plan.returns:
+        found = match_returns(baskets, trace.credit_notes)
+        matched, unmatched = found.matched, found.unmatched_lines
+    orders = len(baskets) if plan.orders is None and trace is not None else wanted
+    workload = Workload(baskets, orders=orders, run=new_run(), returns=matched, stock_share=plan.stock_share)
+    return Prepared(plan, workload, trace, unmatched)
+
+
+@contextmanager
+def deployed(plan: LoadPlan) -> Iterator[Client]:
+    """A client of the deployment that runs on the data directory, else of an embedded one.
+
+    Raises:
+        DefiniteError: E_CONFIG where a running deployment is asked to run otherwise than it does.
+    """
+    settings = plan.settings()
+    with connect(plan.data, app=plan.app, settings=settings) as client:
+        deployment = client.deployment
+        unknown = settings.faults.keys() - deployment.app.by_service.keys()
+        if unknown:
+            raise DefiniteError(ErrorCode.CONFIG, f"--fault: the app has no service {', '.join(sorted(unknown))}")
+        if not deployment.owned:
+            _check_attached(plan, deployment.settings)
+        yield client
+
+
+def open_books(client: Client, prepared: Prepared) -> None:
+    """Bring in the stock and the credit that the run needs.
+
+    Raises:
+        DefiniteError: they could not be brought in; no order was placed.
+    """
+    plan, workload = prepared.plan, prepared.workload
+    feed = BooksFeed(workload.run, workload.opening_books())
+    Driver(client, feed, concurrency=BOOKS_CONCURRENCY, patience_s=plan.patience_s).run()
+
+
+def drive(
+    client: Client,
+    prepared: Prepared,
+    console: Console,
+    *,
+    milestones: Sequence[Milestone] = (),
+    watch: Watch | None = None,
+) -> Driven:
+    """Place every order, then wait until nothing of the run is open."""
+    plan, workload, deployment = prepared.plan, prepared.workload, client.deployment
+    feed = OrderFeed(workload)
+    began_ms = time.time_ns() // 1_000_000
+    meter = Meter(partial(deployment.statuses, STATUS_TIMEOUT_S))
+    with ProgressView(console, workload.orders) as view:
+
+        def progress(tally: Tally, in_flight: int) -> None:
+            view.show(tally, in_flight)
+            meter.sample()
+
+        tally = Driver(
+            client, feed, concurrency=plan.concurrency, patience_s=plan.patience_s, milestones=milestones, watch=watch,
+            progress=progress).run()
+    usage = meter.stop()
+    at_rest = wait_for_rest(DataDirectory(plan.data).log_path, began_ms, min(plan.patience_s, REST_S_MAX))
+    return Driven(tally, feed.told, usage, deployment.settings, deployment.owned, at_rest)
+
+
+def conclude(prepared: Prepared, driven: Driven, app: App) -> Summary:
+    """Check the outcomes against the log, and audit all stores."""
+    plan, workload = prepared.plan, prepared.workload
+    demand = workload.demand
+    return Summary(
+        run=workload.run,
+        placed={"orders": workload.orders, "lines": demand.lines, "units": demand.units, "amount_minor": demand.amount_minor},
+        tally=driven.tally,
+        usage=driven.usage,
+        verdict=_verdict(prepared, driven),
+        audit=audit(plan.data, app),
+        seed=plan.seed,
+        settings={
+            **plan.to_json(), "embedded": driven.embedded, "deployment": driven.settings.model_dump(mode="json")},
+        skipped_returns=driven.told.count(Told.SKIPPED),
+        unmatched_return_lines=prepared.unmatched_return_lines,
+        rows=None if prepared.trace is None else _rows(prepared.trace),
+        notes=[] if driven.at_rest else ["transactions of the run were still open when it was audited"],
+    )
+
+
+def wait_for_rest(path: Path, since_ms: int, limit_s: float) -> bool:
+    """Wait until no transaction begun since then is open, but for parked ones; False when the limit passes first."""
+    until_s = time.monotonic() + limit_s
+    query = TransactionQuery(state="open", parked=False, since_ms=since_ms, limit=1)
+    pause = threading.Event()  # never set: the log's file tells nobody when it changes
+    while True:
+        with closing(LogReader(path)) as reader:
+            if not reader.find(query):
+                return True
+        if time.monotonic() >= until_s:
+            return False
+        pause.wait(REST_POLL_S)
+
+
+def _verdict(prepared: Prepared, driven: Driven) -> Verdict:
+    with closing(LogReader(DataDirectory(prepared.plan.data).log_path)) as reader:
+        return check_outcomes(prepared.workload, driven.told, reader.iterate())
+
+
+def _rows(trace: Trace) -> dict[str, Any]:
+    skipped = dict(trace.skipped.most_common())
+    return {"read": trace.rows, "skipped": {str(reason): rows for reason, rows in skipped.items()}, "bad": trace.bad}
+
+
+def _check_attached(plan: LoadPlan, running: Settings) -> None:
+    where = f"a deployment already runs on {plan.data}"
+    if plan.faults:
+        raise DefiniteError(
+            ErrorCode.CONFIG, f"--fault: {where}; simulated failures are for an embedded one: stop it with raytx down")
+    if plan.shards not in (None, running.shards):
+        raise DefiniteError(ErrorCode.CONFIG, f"--shards: {where} with {running.shards} shards: stop it with raytx down")

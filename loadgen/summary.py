@@ -1,0 +1,184 @@
+"""What a run came to: one JSON object for machines, a few tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from loadgen.check import Verdict
+from loadgen.driver import Counts, Tally
+from loadgen.usage import Usage
+from loadgen.workload import RETURN_ITEMS, Told
+
+PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
+
+
+class Audited(Protocol):
+    """An audit's result."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it found no violation."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+
+
+@dataclass(slots=True)
+class Summary:
+    """A finished run.
+
+    Attributes:
+        run: the token in the run's ids and keys.
+        placed: orders, lines, units and pence that were placed.
+        skipped_returns: returns whose order did not commit.
+        unmatched_return_lines: credit note lines without an earlier sale that fits; None: returns were not asked for.
+        rows: the trace's rows, read and skipped by reason; None: the orders were made.
+        settings: what the run was asked to do.
+    """
+
+    run: str
+    placed: Mapping[str, int]
+    tally: Tally
+    usage: Usage
+    verdict: Verdict
+    audit: Audited
+    seed: int
+    settings: Mapping[str, Any]
+    skipped_returns: int = 0
+    unmatched_return_lines: int | None = None
+    rows: Mapping[str, Any] | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether the audit is ok, nobody was told a wrong outcome and no order was refused at the border."""
+        return self.audit.ok and not self.verdict.wrong and not self.tally.orders.told[Told.REJECTED]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `--json`; times in the unit of their name."""
+        orders = self.tally.orders
+        plain = {
+            "ok": self.ok,
+            "run": self.run,
+            **self.placed,
+            **_counts(orders),
+            "unknown": orders.told[Told.UNKNOWN],
+            "unknown_later": _later(self.verdict),
+            "wall_s": round(self.tally.wall_s, 3),
+            "orders_per_s": round(self.orders_per_s, 1),
+            "latency_ms": self.latency_ms(),
+            "cpu_us_per_order": self.cpu_us_per_order(),
+            "restarts": self.usage.restarts,
+            "repeats": self.tally.repeats,
+            "wrong_outcomes": self.verdict.examples,
+            "wrong_outcomes_count": self.verdict.wrong,
+            "audit": self.audit.to_json(),
+            "seed": self.seed,
+            "settings": dict(self.settings),
+            "notes": self.usage.notes + self.notes,
+        }
+        if self.rows is not None:
+            plain["rows"] = dict(self.rows)
+        if self.unmatched_return_lines is not None:
+            plain["returns"] = self._returns()
+        return plain
+
+    @property
+    def orders_per_s(self) -> float:
+        """Orders with an outcome by wall time."""
+        told = self.tally.orders.told
+        return (told[Told.COMMITTED] + told[Told.ABORTED]) / self.tally.wall_s if self.tally.wall_s else 0.0
+
+    def latency_ms(self) -> dict[str, float]:
+        """Percentiles from submit to outcome, in milliseconds; zeros where there was no outcome."""
+        histogram = self.tally.latencies
+        values = {name: histogram.get_value_at_percentile(at) / 1000 for name, at in PERCENTILES.items()}
+        values["max"] = histogram.get_max_value() / 1000
+        return {name: round(value, 3) if histogram.get_total_count() else 0.0 for name, value in values.items()}
+
+    def cpu_us_per_order(self) -> dict[str, float]:
+        """Microseconds of CPU by role; returns and repeats are part of it."""
+        orders = max(1, self.tally.orders.told.total())
+        costs = {role: round(seconds * 1e6 / orders, 1) for role, seconds in sorted(self.usage.cpu_s.items())}
+        costs["total"] = round(sum(self.usage.cpu_s.values()) * 1e6 / orders, 1)
+        return costs
+
+    def _returns(self) -> dict[str, Any]:
+        counts = self.tally.of(RETURN_ITEMS)
+        return {
+            "placed": counts.told.total(),
+            **_counts(counts),
+            "unknown": counts.told[Told.UNKNOWN],
+            "skipped": self.skipped_returns,
+            "unmatched_lines": self.unmatched_return_lines,
+        }
+
+    def render(self) -> RenderableType:
+        """Tables for a terminal."""
+        parts: list[RenderableType] = [self._figures(), self._outcomes()]
+        parts += [f"note: {note}" for note in self.usage.notes + self.notes]
+        parts += [f"[red]WRONG OUTCOME {example}[/red]" for example in self.verdict.examples]
+        return Group(*parts, *self._audited())
+
+    def _figures(self) -> Table:
+        latency = self.latency_ms()
+        table = Table("what", "value", title=f"run {self.run}", title_justify="left")
+        for name, value in self.placed.items():
+            table.add_row(name, f"{value:,}")
+        table.add_row("wall", f"{self.tally.wall_s:,.2f} s")
+        table.add_row("orders/s", f"{self.orders_per_s:,.0f}")
+        table.add_row("latency ms", "  ".join(f"{name} {value:,.1f}" for name, value in latency.items()))
+        costs = self.cpu_us_per_order()
+        table.add_row("CPU µs/order", "  ".join(f"{role} {cost:,.0f}" for role, cost in costs.items()))
+        table.add_row("restarts", f"{self.usage.restarts}")
+        if self.rows is not None:
+            skipped = self.rows["skipped"]
+            table.add_row("rows", f"{self.rows['read']:,} read, " + ", ".join(f"{n:,} {why}" for why, n in skipped.items()))
+        return table
+
+    def _outcomes(self) -> Table:
+        table = Table("saga", "outcome", "code", "count", title="outcomes", title_justify="left")
+        for saga, counts in self.tally.by_saga.items():
+            table.add_row(saga, "[green]COMMITTED[/green]", "", f"{counts.told[Told.COMMITTED]:,}")
+            for code, number in counts.aborted_by_code.most_common():
+                table.add_row(saga, "[yellow]ABORTED[/yellow]", code, f"{number:,}")
+            for code, number in counts.rejected_by_code.most_common():
+                table.add_row(saga, "[red]REJECTED[/red]", code, f"{number:,}")
+            if counts.told[Told.UNKNOWN]:
+                table.add_row(saga, "[red]UNKNOWN[/red]", "", f"{counts.told[Told.UNKNOWN]:,}")
+        if self.skipped_returns:
+            table.add_row(RETURN_ITEMS, "skipped", "order not committed", f"{self.skipped_returns:,}")
+        return table
+
+    def _audited(self) -> list[RenderableType]:
+        report = self.audit.to_json()
+        told = "no caller was told a wrong outcome" if not self.verdict.wrong else f"{self.verdict.wrong} WRONG OUTCOMES"
+        totals = ", ".join(f"{name} {value:,}" for name, value in report.get("totals", {}).items())
+        if self.audit.ok:
+            head = f"[bold green]audit ok[/bold green]: {report['open']:,} open, 0 violations; {told}"
+        else:
+            head = f"[bold red]audit FAILED[/bold red]: {report['violations']:,} violations; {told}"
+        worst = [] if self.audit.ok else [f"[red]worst: {report.get('worst_violation')}[/red]"]
+        return [head, f"[dim]{totals}[/dim]", *worst]
+
+
+def _counts(counts: Counts) -> dict[str, Any]:
+    return {
+        "committed": counts.told[Told.COMMITTED],
+        "aborted": counts.told[Told.ABORTED],
+        "aborted_by_code": dict(counts.aborted_by_code.most_common()),
+        "rejected": counts.told[Told.REJECTED],
+        "rejected_by_code": dict(counts.rejected_by_code.most_common()),
+    }
+
+
+def _later(verdict: Verdict) -> dict[str, int]:
+    """What became of the unknown ones, as the log says after the run."""
+    return {
+        "committed": verdict.unknown_committed, "aborted": verdict.unknown_aborted, "open": verdict.unknown_open,
+        "absent": verdict.unknown_absent}
