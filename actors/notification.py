@@ -56,7 +56,7 @@ class Notification(Service):
             rows: the ledger, once, in id order.
             purged: whether rows below the retention watermark are gone.
         """
-        messages = sum(1 for _ in state)
+        messages = len(state)
         recorded = sum(len(row.result["channels"]) for row in rows if row.state == PERFORMED)
         findings = Findings(purged=purged)
         findings.accounted(self.name, "messages in the outbox", messages, recorded)
