@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -80,12 +81,12 @@ def processes_of_head(temp_dir: Path) -> list[Holder]:
 
 
 def _open_files(pid: int) -> list[str]:
-    names = []
-    try:
-        for entry in os.scandir(f"/proc/{pid}/fd"):
-            names.append(str(Path(entry.path).readlink()))  # noqa: PERF401 - keeps what was read when the process ends
-    except OSError:  # it ended, or is another user's
-        return names
+    names: list[str] = []
+    directory = Path(f"/proc/{pid}/fd")
+    with contextlib.suppress(OSError):  # it ended, or is another user's
+        for number in os.listdir(directory):  # noqa: PTH208 - names are all that is asked for, thousands of them
+            with contextlib.suppress(FileNotFoundError):  # it was closed meanwhile
+                names.append(str((directory / number).readlink()))
     return names
 
 

@@ -1,0 +1,322 @@
+"""This process's connection to Ray: a private head of its own, or a cluster that is there already.
+
+One process has one connection; deployments and clients in it share it, and the last one that leaves closes it, but only
+if raytx opened it. An own head is private: a token that only this user can read, sockets and logs in a directory of its
+own, free ports, and no "current cluster" file that would capture other programs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+import threading
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray._private import worker as ray_worker
+from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
+
+from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
+from orchestrator.processes import descendants, end_all, processes_of_head
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from orchestrator.ownership import Holder
+
+OBJECT_STORE_BYTES = 100 * 1024 * 1024  # every message is inlined: the store stays empty
+PROBE_S_MAX = 3.0
+TEMP_PREFIX = "raytx-"
+
+_SOCKET_PATH_MAX = 107  # unix(7)
+_SESSION_SOCKET_LENGTH = 62  # /session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
+_ENVIRONMENT = {
+    "RAY_worker_niceness": "0",  # Ray lowers workers' priority below the driver's: they are the service here
+    "RAY_timeout_ms_task_wait_for_death_info": "50",  # callers learn of a death, and of the restart, in 0.3 s, not 2 s
+    "RAY_core_worker_internal_heartbeat_ms": "50",
+    "RAY_DEDUP_LOGS": "0",  # it would drop lines that differ in digits only, ids and amounts
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+_AUTH = ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What this process is connected to; `temp_dir` and `token_path` are None unless it is a head of raytx."""
+
+    address: str
+    own: bool  # started by this process
+    temp_dir: Path | None = None
+    token_path: Path | None = None
+    dashboard: str = ""
+
+
+class _Connection:
+    """The process's one connection and how many use it."""
+
+    lock = threading.RLock()
+    head: Head | None = None
+    users = 0
+    ours = False  # raytx called ray.init, so that raytx calls ray.shutdown
+    environment: dict[str, str | None] = {}  # noqa: RUF012 - what was there before
+    release = threading.Event()  # ends the thread that started the head
+
+
+def open_head(token_path: Path, python_path: list[str], *, dashboard: bool) -> Head:
+    """Share the connection that this process has, or start a private head.
+
+    Args:
+        token_path: where the head's authentication token is written (0600).
+        python_path: what workers import from, before what is installed.
+        dashboard: whether to start Ray's dashboard.
+
+    Raises:
+        DefiniteError: E_CONFIG: Ray could not be started; nothing is left behind.
+    """
+    with _Connection.lock:
+        if not ray.is_initialized():
+            _start(token_path, python_path, dashboard=dashboard)
+        return _share()
+
+
+def join(address: str, token_path: Path | None) -> Head:
+    """Connect to a cluster that runs, or share the connection if this process has one to that cluster.
+
+    Args:
+        address: host:port of its GCS, or "auto".
+        token_path: its authentication token; None = as the environment says.
+
+    Raises:
+        DefiniteError: E_CONFIG: this process is connected to another cluster.
+        IndefiniteError: E_UNREACHABLE.
+    """
+    with _Connection.lock:
+        if ray.is_initialized():
+            _refuse_other(address)
+        else:
+            _connect(address, token_path)
+        return _share()
+
+
+def leave() -> None:
+    """Give up one use of the connection; the last one closes it (and ends an own head) if raytx opened it."""
+    with _Connection.lock:
+        _Connection.users -= 1
+        if _Connection.users > 0:
+            return
+        head, _Connection.head = _Connection.head, None
+        if _Connection.ours and head is not None:
+            _shut_down(head)
+
+
+def remove_head(temp_dir: Path) -> list[Holder]:
+    """End every process of a head by its private directory and remove that; returns what could not be ended."""
+    left: list[Holder] = []
+    if temp_dir.name.startswith(TEMP_PREFIX) and temp_dir.is_dir() and not temp_dir.is_symlink():
+        for _ in range(3):  # a raylet that is being killed may have started one more worker
+            found = processes_of_head(temp_dir)
+            if not found:
+                break
+            left = end_all(found)
+        shutil.rmtree(temp_dir, ignore_errors=True)
+    return left
+
+
+def head_processes(head: Head) -> list[Holder]:
+    """Processes of an own head: its servers and all workers."""
+    if head.temp_dir is None or not head.own:
+        return []
+    mine = {process.pid for process in descendants(os.getpid())}
+    return [process for process in processes_of_head(head.temp_dir) if process.pid in mine]
+
+
+def server_pids(head: Head) -> dict[str, int]:
+    """Pids of the own head's GCS and raylet: without them it is no cluster any more."""
+    node = ray_worker._global_node  # noqa: SLF001 - there is no public way to ask a head for its servers
+    if node is None or not head.own:
+        return {}
+    return {name: node.all_processes[name][0].process.pid for name in ("gcs_server", "raylet")}
+
+
+def _share() -> Head:
+    if _Connection.head is None:  # the user's own ray.init
+        context = ray.get_runtime_context()
+        _Connection.head = Head(context.gcs_address, own=False)
+    _Connection.users += 1
+    return _Connection.head
+
+
+def _refuse_other(address: str) -> None:
+    here = ray.get_runtime_context().gcs_address
+    if address not in (here, "auto"):
+        raise DefiniteError(
+            ErrorCode.CONFIG,
+            f"this process is connected to the Ray cluster {here}, the deployment runs on {address}: call ray.shutdown() "
+            "first, or use a process of its own")
+
+
+def _start(token_path: Path, python_path: list[str], *, dashboard: bool) -> None:
+    temp_dir = _private_directory()
+    write_private(token_path, secrets.token_hex(32))
+    _set_environment(token_path)
+    options = {"address": "local", "num_cpus": min(max(os.cpu_count() or 1, 2), 4), "include_dashboard": dashboard,
+               "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": str(temp_dir)}
+    try:
+        with _python_path(python_path):
+            context = _in_lasting_thread(lambda: _init(**options))
+    except Exception as error:
+        _restore_environment()
+        remove_head(temp_dir)
+        raise DefiniteError(ErrorCode.CONFIG, f"Ray did not start: {_first_line(error)}") from error
+    url = context.dashboard_url or ""
+    _Connection.ours = True
+    _Connection.head = Head(
+        context.address_info["gcs_address"], own=True, temp_dir=temp_dir, token_path=token_path,
+        dashboard=f"http://{url}" if url else "")
+
+
+def _connect(address: str, token_path: Path | None) -> None:
+    _probe(address)
+    if token_path is not None:
+        _set_environment(token_path)
+    try:
+        context = _init(address=address)
+    except Exception as error:
+        _restore_environment()
+        raise IndefiniteError(ErrorCode.UNREACHABLE, f"Ray at {address}: {_first_line(error)}") from error
+    _Connection.ours = True
+    _Connection.head = Head(context.address_info["gcs_address"], own=False)
+
+
+def _probe(address: str) -> None:
+    """Ray tries for 20 s to reach what is not there, and prints every attempt: see first whether anybody listens."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=PROBE_S_MAX).close()
+    except OSError as error:
+        raise IndefiniteError(ErrorCode.UNREACHABLE, f"Ray at {address} does not answer ({error})") from None
+
+
+def _init(**options: Any) -> Any:
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM) if main else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own announcements are nothing a user of raytx can act on
+        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    if main and callable(before):
+        signal.signal(signal.SIGTERM, before)  # Ray replaces it; a program keeps the handler it had set
+    return context
+
+
+def _in_lasting_thread(start: Callable[[], Any]) -> Any:
+    """Run in a thread that lives until the head is shut down.
+
+    The kernel kills the head when the THREAD that started it ends (PR_SET_PDEATHSIG, see prctl(2)): a client that was
+    opened in a short-lived thread would take the cluster with it.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return start()
+    answer: list[Any] = []
+    done, _Connection.release = threading.Event(), threading.Event()
+
+    def run(release: threading.Event) -> None:
+        try:
+            answer.append(start())
+        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
+            answer.append(error)
+        done.set()
+        release.wait()
+
+    threading.Thread(target=run, args=(_Connection.release,), name="raytx-head", daemon=True).start()
+    done.wait()
+    if isinstance(answer[0], Exception):
+        _Connection.release.set()
+        raise answer[0]
+    return answer[0]
+
+
+def _shut_down(head: Head) -> None:
+    processes = head_processes(head)
+    ray.shutdown()
+    _Connection.ours = False
+    end_all(processes)
+    if head.own and head.temp_dir is not None:
+        remove_head(head.temp_dir)
+    if head.own and head.token_path is not None:
+        head.token_path.unlink(missing_ok=True)
+    _Connection.release.set()
+    _restore_environment()
+
+
+def _set_environment(token_path: Path) -> None:
+    settings: dict[str, str | None] = dict.fromkeys(_AUTH) | {
+        **_ENVIRONMENT, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path)}
+    _Connection.environment = {name: os.environ.get(name) for name in settings}
+    _apply(settings)
+
+
+def _restore_environment() -> None:
+    _apply(_Connection.environment)
+    _Connection.environment = {}
+
+
+def _apply(settings: dict[str, str | None]) -> None:
+    for name, value in settings.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    Config.initialize("")  # Ray reads its environment once, when it is imported
+    AuthenticationTokenLoader.instance().reset_cache()
+
+
+@contextlib.contextmanager
+def _python_path(entries: list[str]) -> Iterator[None]:
+    """What the head and so all its workers inherit, restarted ones too; not what this program's other children get."""
+    before = os.environ.get("PYTHONPATH")
+    inherited = (before or "").split(os.pathsep)
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(entry for entry in [*entries, *inherited] if entry))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _private_directory() -> Path:
+    """A new directory (0700), short enough for the sockets in it."""
+    for base in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - mkdtemp makes it private
+        if len(base) + 1 + len(TEMP_PREFIX) + 8 + _SESSION_SOCKET_LENGTH > _SOCKET_PATH_MAX:
+            continue
+        try:
+            return Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=base))
+        except OSError:
+            continue
+    raise DefiniteError(
+        ErrorCode.CONFIG, "no directory for Ray's sockets: set TMPDIR to one that can be written, at most 30 characters long")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only this user can read, whatever was there before."""
+    path.unlink(missing_ok=True)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "w", encoding="utf-8") as file:
+        file.write(text)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
