@@ -154,6 +154,7 @@ class Driver:
         finally:
             self._over = True  # also after an interrupt: what is in flight starts nothing new
         self._tally.wall_s = self._ended_s - began_s
+        self._drain()
         if self._failure is not None:
             raise self._failure
         return self._tally

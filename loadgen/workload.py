@@ -110,9 +110,12 @@ class Workload:
 
     def number_of(self, key: str) -> int | None:
         """The number of the transaction of that key; None if it is not an order or return of this run."""
-        run, *middle, repetition = key.split("-")
-        position = self._positions.get(tuple(middle)) if run == self.run else None
-        if position is None:
+        run, *middle = key.split("-")
+        if run != self.run or not middle:
+            return None
+        repetition = middle.pop()
+        position = self._positions.get(tuple(middle))
+        if position is None or not repetition.isdecimal():
             return None
         if position < self.round:
             return int(repetition) * self.round + position

@@ -19,9 +19,9 @@ def write(tmp_path: Path, *rows: str, header: str = HEADER) -> Path:
     return path
 
 
-def row(invoice="536365", sku="85123A", text="", quantity="6", date="2010-12-01 08:26:00", price="2.55",
+def row(*, invoice="536365", sku="85123A", text="", quantity="6", date="2010-12-01 08:26:00", price="2.55",
         customer="17850", country="United Kingdom") -> str:
-    return ",".join((invoice, sku, text, quantity, date, price, customer, country))
+    return f"{invoice},{sku},{text},{quantity},{date},{price},{customer},{country}"
 
 
 def test_lines_of_one_invoice_are_one_order_even_apart(tmp_path):
@@ -89,7 +89,7 @@ def test_skip_bad_goes_on_after_a_row_that_is_not_csv(tmp_path):
 
 
 def test_two_customers_on_one_invoice_are_a_broken_row(tmp_path):
-    with pytest.raises(DefiniteError, match="row 2 .* column CustomerID"):
+    with pytest.raises(DefiniteError, match=r"row 2 .* column CustomerID"):
         read_trace(write(tmp_path, GOOD, row(customer="13047")))
 
 

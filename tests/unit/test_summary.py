@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from loadgen.check import Verdict
+from loadgen.driver import Tally
+from loadgen.summary import Summary
+from loadgen.usage import Usage
+from loadgen.workload import RETURN_ITEMS, Told
+
+
+class Audit:
+    def __init__(self, ok=True):
+        self.ok = ok
+
+    def to_json(self):
+        return {"ok": self.ok, "violations": 0 if self.ok else 2, "open": 0, "totals": {"units_sold": 12},
+                "worst_violation": None if self.ok else "stock"}
+
+
+def summary(**changes):
+    tally = Tally(wall_s=2.0)
+    for told, code, times in ((Told.COMMITTED, "", 7), (Told.ABORTED, "OUT_OF_STOCK", 2), (Told.ABORTED, "E_TIMEOUT", 1)):
+        tally.orders.add(told, code, times)
+    for latency_us in (1_000, 2_000, 3_000, 100_000):
+        tally.latencies.record_value(latency_us)
+    usage = Usage(restarts=1)
+    usage.cpu_s.update({"client": 0.001, "orchestrator": 0.002, "log": 0.0005})
+    values = {
+        "run": "run", "placed": {"orders": 10, "lines": 30, "units": 90, "amount_minor": 12_345}, "tally": tally,
+        "usage": usage, "verdict": Verdict(), "audit": Audit(), "seed": 1, "settings": {"concurrency": 4}}
+    return Summary(**{**values, **changes})
+
+
+def test_json_has_the_names_and_units_that_are_promised():
+    plain = json.loads(json.dumps(summary().to_json()))
+    assert {name: plain[name] for name in ("orders", "lines", "units", "amount_minor")} == {
+        "orders": 10, "lines": 30, "units": 90, "amount_minor": 12_345}
+    assert (plain["committed"], plain["aborted"], plain["unknown"], plain["rejected"]) == (7, 3, 0, 0)
+    assert plain["aborted_by_code"] == {"OUT_OF_STOCK": 2, "E_TIMEOUT": 1}
+    assert (plain["wall_s"], plain["orders_per_s"]) == (2.0, 5.0)
+    assert plain["cpu_us_per_order"] == {"client": 100.0, "log": 50.0, "orchestrator": 200.0, "total": 350.0}
+    assert plain["latency_ms"]["p50"] == pytest.approx(2.0, rel=0.01)
+    assert plain["latency_ms"]["max"] == pytest.approx(100.0, rel=0.01)
+    assert list(plain["latency_ms"]) == ["p50", "p90", "p99", "p999", "max"]
+    assert plain["audit"]["ok"] is True
+    assert (plain["restarts"], plain["wrong_outcomes"], plain["seed"]) == (1, [], 1)
+    assert "rows" not in plain
+    assert "returns" not in plain
+
+
+def test_returns_and_rows_stand_apart():
+    made = summary(unmatched_return_lines=4, skipped_returns=2, rows={"read": 9, "skipped": {"credit_note": 1}, "bad": []})
+    made.tally.of(RETURN_ITEMS).add(Told.COMMITTED, "", 3)
+    plain = made.to_json()
+    assert plain["committed"] == 7
+    assert (plain["returns"]["placed"], plain["returns"]["committed"], plain["returns"]["skipped"]) == (3, 3, 2)
+    assert plain["returns"]["unmatched_lines"] == 4
+    assert plain["rows"]["skipped"] == {"credit_note": 1}
+
+
+def test_aborts_are_fine_and_the_rest_is_not():
+    assert summary().ok
+    assert not summary(audit=Audit(ok=False)).ok
+    assert not summary(verdict=Verdict(wrong=1)).ok
+    rejected = summary()
+    rejected.tally.orders.add(Told.REJECTED, "E_INVALID_INPUT")
+    assert not rejected.ok
+
+
+def test_a_run_without_an_outcome_has_no_latency():
+    plain = summary(tally=Tally()).to_json()
+    assert plain["latency_ms"] == {"p50": 0.0, "p90": 0.0, "p99": 0.0, "p999": 0.0, "max": 0.0}
+    assert plain["orders_per_s"] == 0.0
+
+
+@pytest.mark.parametrize(("changes", "text"), [
+    ({}, "audit ok"), ({"audit": Audit(ok=False)}, "audit FAILED"), ({"verdict": Verdict(1, ["k: told"])}, "WRONG OUTCOME")])
+def test_the_tables_show_outcomes_and_the_audit(changes, text):
+    out = io.StringIO()
+    Console(file=out, width=160).print(summary(**changes).render())
+    assert text in out.getvalue()
+    assert "OUT_OF_STOCK" in out.getvalue()
