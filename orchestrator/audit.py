@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.reader import LogReader
 from orchestrator.protocol.identifiers import oldest_id
@@ -48,8 +49,8 @@ class ReadableLog(Protocol):
     def watermark_ms(self) -> int:
         """Transactions that began before it and ended may have been purged, Unix ms."""
 
-    def transactions(self) -> int:
-        """How many transactions there are."""
+    def counts(self) -> dict[str, int]:
+        """How many transactions are in each state."""
 
     def iterate(self) -> Iterator[TransactionSummary]:
         """All transactions in id order."""
@@ -134,9 +135,11 @@ def audit(data_dir: Path, app: App, progress: Progress | None = None) -> AuditRe
     Raises:
         DefiniteError: E_DATA_DIR where there is none; E_STORE_REFUSED where a database cannot be read.
     """
-    log_path = data_dir / "log" / "log.sqlite"
+    directory = DataDirectory(data_dir)
+    log_path = directory.log_path
     if not log_path.parent.is_dir():
         raise DefiniteError(ErrorCode.DATA_DIR, f"{data_dir}: no data of a deployment there; name its --data directory")
+    absent = _never_created(directory, app)
     # A decision is durable before any commit or rollback leaves, and a Begun before any prepare. So a log that is read
     # after the ledgers knows the cause of every row: a row that it does not explain is a violation, never a matter of
     # timing. The reverse, a log ahead of a ledger, is ordinary while work goes on; the reading of the log from before
@@ -144,11 +147,13 @@ def audit(data_dir: Path, app: App, progress: Progress | None = None) -> AuditRe
     with ExitStack() as stack:
         earlier = stack.enter_context(closing(LogReader(log_path)))
         ledgers = {
-            name: stack.enter_context(closing(service.reader(data_dir / "services" / f"{name}.sqlite")))
-            for name, service in app.by_service.items()
+            name: stack.enter_context(closing(service.reader(directory.service_path(name))))
+            for name, service in app.by_service.items() if name not in absent
         }
         later = stack.enter_context(closing(LogReader(log_path)))
-        return audit_snapshots(app, earlier, ledgers, later, progress)
+        report = audit_snapshots(app, earlier, ledgers, later, progress)
+    report.left_out += [f"service {name!r}: it has no database here yet" for name in sorted(absent)]
+    return report
 
 
 def audit_snapshots(
@@ -225,7 +230,7 @@ class _Walk:
 
     def transactions(self, tell: Progress) -> None:
         """Judge every transaction, and every row that belongs to none."""
-        total = self._later.transactions()
+        total = sum(self._later.counts().values())
         last = ""
         for summary in self._later.iterate():
             if summary.transaction <= last:
@@ -347,6 +352,14 @@ class _Walk:
         self._purged_rows += len(rows) - len(violations)
         for violation in violations:
             self.report.add(violation)
+
+
+def _never_created(directory: DataDirectory, app: App) -> set[str]:
+    """Services that joined the app after the databases were created; one that is merely missing is refused on opening."""
+    manifest = directory.manifest()
+    if manifest is None:
+        return set()
+    return {name for name in app.by_service if name not in manifest.services and not directory.service_path(name).exists()}
 
 
 def _silent(_stage: str, _done: int, _total: int) -> None:

@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.reader import LogReader
 from orchestrator.logs import redact
@@ -146,8 +147,9 @@ def timeline(data_dir: Path, app: App, transaction: str) -> Timeline:
     notes: list[str] = []
     with ExitStack() as stack:
         # the log last: it then explains every row that the ledgers show
-        ledgers = {name: stack.enter_context(closing(reader)) for name, reader in _open_ledgers(data_dir, app, notes)}
-        log = stack.enter_context(closing(LogReader(data_dir / "log" / "log.sqlite")))
+        directory = DataDirectory(data_dir)
+        ledgers = {name: stack.enter_context(closing(reader)) for name, reader in _open_ledgers(directory, app, notes)}
+        log = stack.enter_context(closing(LogReader(directory.log_path)))
         return join_timeline(app, log, ledgers, transaction, notes)
 
 
@@ -184,10 +186,10 @@ def _when(ranked: Ranked) -> tuple[int, int]:
     return event.at_ms, rank
 
 
-def _open_ledgers(data_dir: Path, app: App, notes: list[str]) -> Iterator[tuple[str, LedgerReader]]:
+def _open_ledgers(directory: DataDirectory, app: App, notes: list[str]) -> Iterator[tuple[str, LedgerReader]]:
     for name, service in app.by_service.items():
         try:
-            yield name, service.reader(data_dir / "services" / f"{name}.sqlite")
+            yield name, service.reader(directory.service_path(name))
         except DefiniteError as error:
             notes.append(f"the ledger of {name} is left out: {error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,8 @@ class FakeLog:
     problems: list[str] = field(default_factory=list)
     watermark_ms: int = 0
 
-    def transactions(self) -> int:
-        return len(self.summaries)
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(one.state for one in self.summaries))
 
     def iterate(self) -> Iterator[TransactionSummary]:
         yield from self.summaries
