@@ -85,21 +85,24 @@ class Inventory(Service):
         if state.get(order) is not None:
             return Refused(RefusalCode.DUPLICATE_ORDER, f"order {request.order_id} has reserved its stock before")
         units = merged(request.lines)
-        stock: dict[str, Any] = {sku: state.get(f"sku/{sku}") for sku in units}
-        refusal = _shortage(units, stock)
-        if refusal is not None:
-            return refusal
+        held: dict[str, list[int]] = {}
         for sku, quantity in units.items():
-            on_hand, reserved, sold, returned, received = stock[sku]
-            state[f"sku/{sku}"] = [on_hand, reserved + quantity, sold, returned, received]
+            stock = state.get(f"sku/{sku}")
+            if stock is None or quantity > stock[0] - stock[1]:
+                return _shortage(state, units)
+            stock[1] += quantity
+            held[f"sku/{sku}"] = stock
+        for key, stock in held.items():
+            state[key] = stock
         state[order] = RESERVED
         return Reserved(warehouse=self.warehouse, allocation=list(units.items()))
 
     def commit_reserve(self, state: State, request: ReserveRequest, result: Reserved) -> None:
         """The reserved units leave the stock."""
         for sku, quantity in result.allocation:
-            on_hand, reserved, sold, returned, received = state[f"sku/{sku}"]
-            state[f"sku/{sku}"] = [on_hand - quantity, reserved - quantity, sold + quantity, returned, received]
+            key = f"sku/{sku}"
+            on_hand, reserved, sold, returned, received = state[key]
+            state[key] = [on_hand - quantity, reserved - quantity, sold + quantity, returned, received]
         # Written without reading it first: nothing can be claimed back from an order that is not sold yet.
         state[f"order/{request.order_id}"] = {"sold": dict(result.allocation), "claimed": {}, "returns": []}
 
@@ -175,7 +178,9 @@ def merged(lines: Iterable[tuple[str, int]]) -> dict[str, int]:
     return units
 
 
-def _shortage(units: Mapping[str, int], stock: Mapping[str, Any]) -> Refused | None:
+def _shortage(state: State, units: Mapping[str, int]) -> Refused:
+    """Every SKU that cannot be had; apart, so that the orders that can be had need one pass."""
+    stock: dict[str, Any] = {sku: state.get(f"sku/{sku}") for sku in units}
     unknown = [sku for sku in units if stock[sku] is None]
     if unknown:
         return Refused(RefusalCode.UNKNOWN_SKU, f"never received into stock: {_some(unknown)}")
@@ -183,7 +188,7 @@ def _shortage(units: Mapping[str, int], stock: Mapping[str, Any]) -> Refused | N
         f"{sku} is short by {quantity - available} (ordered {quantity}, available {available})"
         for sku, quantity in units.items()
         if quantity > (available := stock[sku][0] - stock[sku][1])]
-    return Refused(RefusalCode.OUT_OF_STOCK, _some(short)) if short else None
+    return Refused(RefusalCode.OUT_OF_STOCK, _some(short))
 
 
 def _excess(order_id: str, units: Mapping[str, int], order: Mapping[str, Any]) -> Refused | None:
