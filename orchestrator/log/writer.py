@@ -1,0 +1,131 @@
+"""The log's one writer thread: whoever arrives during a commit joins the next one, a lonely append waits for nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orchestrator.errors import ErrorCode, IndefiniteError
+from orchestrator.logs import log_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.log.store import LogStore
+    from orchestrator.protocol.records import AppendReply, AppendRequest
+
+T = TypeVar("T")
+
+
+class _Group:
+    """What one turn of the writer does: the jobs, one by one, then all appends with one commit."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[Callable[[LogStore], Any], asyncio.Future[Any]]] = []
+        self.requests: list[AppendRequest] = []
+        self.waiting: list[asyncio.Future[AppendReply]] = []
+
+
+class LogWriter:
+    """Runs everything that writes to a log in one thread; call it from one event loop.
+
+    Args:
+        store: the log; the thread's alone from now on.
+        failed: called in the thread with an error after which the outcome of the turn is unknown. Nobody of that turn
+            is answered; it must end the process.
+    """
+
+    def __init__(self, store: LogStore, failed: Callable[[BaseException], None]) -> None:
+        self._store, self._failed = store, failed
+        self._loop = asyncio.get_running_loop()
+        self._next = _Group()
+        self._busy = False
+        self._turns: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
+        self._thread.start()
+
+    def append(self, request: AppendRequest) -> asyncio.Future[AppendReply]:
+        """Append a request together with whatever else waits; the reply comes when it is durable.
+
+        Raises:
+            IndefiniteError: E_UNREACHABLE, the disk is full; append the same again.
+        """
+        future: asyncio.Future[AppendReply] = self._loop.create_future()
+        self._next.requests.append(request)
+        self._next.waiting.append(future)
+        self._go()
+        return future
+
+    def call(self, job: Callable[[LogStore], T]) -> asyncio.Future[T]:
+        """Run a function of the store in the writer's turn.
+
+        Raises:
+            IndefiniteError: E_UNREACHABLE, the disk is full; do the same again.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._next.jobs.append((job, future))
+        self._go()
+        return future
+
+    def close(self) -> None:
+        """End the thread after the turn under way, then give the log up."""
+        self._turns.put(None)
+        self._thread.join()
+        self._store.close()
+
+    def _go(self) -> None:
+        if not self._busy and (self._next.jobs or self._next.requests):
+            group, self._next = self._next, _Group()
+            self._busy = True
+            self._turns.put(group)
+
+    def _run(self) -> None:
+        while (group := self._turns.get()) is not None:
+            try:
+                answers = self._turn(group)
+            except BaseException as error:  # noqa: BLE001 - whatever it was, the outcome of this turn is unknown
+                self._failed(error)
+                return
+            self._loop.call_soon_threadsafe(self._answer, answers)
+
+    def _turn(self, group: _Group) -> list[tuple[asyncio.Future[Any], Any]]:
+        answers: list[tuple[asyncio.Future[Any], Any]] = [
+            (future, _unless_full(partial(job, self._store))) for job, future in group.jobs]
+        if group.requests:
+            now_ms = time.time_ns() // 1_000_000
+            replies = _unless_full(partial(self._store.append, group.requests, now_ms))
+            if isinstance(replies, IndefiniteError):
+                replies = [replies] * len(group.waiting)
+            answers += zip(group.waiting, replies, strict=True)
+        return answers
+
+    def _answer(self, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        self._busy = False
+        self._go()
+        for future, answer in answers:
+            if future.done():
+                continue  # its caller is gone
+            if isinstance(answer, IndefiniteError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)
+
+
+def _unless_full(work: Callable[[], Any]) -> Any:
+    """The work's result, or an error as a value where the disk is full: the store has read anew what it holds.
+
+    Unlike a failed fsync, a write for which there is no room leaves no page that is taken for clean, so the log can go
+    on once there is room again.
+    """
+    try:
+        return work()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            raise
+        log_event("disk_full", level="ERROR", code=ErrorCode.UNREACHABLE, message=str(error))
+        return IndefiniteError(ErrorCode.UNREACHABLE, "the transaction log's disk is full: make room")
