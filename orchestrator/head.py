@@ -17,16 +17,18 @@ import socket
 import tempfile
 import threading
 import warnings
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray._private import worker as ray_worker
+from ray._private.node import Node
+from ray._private.parameter import RayParams
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
-from orchestrator.processes import descendants, end_all, processes_of_head
+from orchestrator.processes import end_all, processes_of_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -61,11 +63,33 @@ class Head:
     dashboard: str = ""
 
 
+class _Servers(Node):  # type: ignore[misc]  # Ray is untyped
+    """The servers of an own head: those that ray.init starts, without what nobody here uses.
+
+    Autoscaler, log monitor and the API server behind an unwanted dashboard are a third of the time and memory of a start.
+    """
+
+    def __init__(self, temp_dir: Path, *, dashboard: bool) -> None:
+        parameters = RayParams(
+            num_cpus=min(max(os.cpu_count() or 1, 2), 4),  # also how many workers start at once
+            object_store_memory=OBJECT_STORE_BYTES, temp_dir=str(temp_dir), include_dashboard=dashboard,
+            dashboard_port=None, dashboard_agent_listen_port=0, no_monitor=True, include_log_monitor=False)
+        super().__init__(parameters, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True)
+
+    def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
+        """Start it only for the dashboard."""
+        if include_dashboard:
+            super().start_api_server(include_dashboard=True, raise_on_failure=raise_on_failure)
+        else:
+            self._webui_url = ""
+
+
 class _Connection:
     """The process's one connection and how many use it."""
 
     lock = threading.RLock()
     head: Head | None = None
+    servers: _Servers | None = None  # of an own head
     users = 0
     ours = False  # raytx called ray.init, so that raytx calls ray.shutdown
     environment: dict[str, str | None] = {}  # noqa: RUF012 - what was there before
@@ -136,16 +160,15 @@ def head_processes(head: Head) -> list[Holder]:
     """Processes of an own head: its servers and all workers."""
     if head.temp_dir is None or not head.own:
         return []
-    mine = {process.pid for process in descendants(os.getpid())}
-    return [process for process in processes_of_head(head.temp_dir) if process.pid in mine]
+    return processes_of_head(head.temp_dir)
 
 
 def server_pids(head: Head) -> dict[str, int]:
     """Pids of the own head's GCS and raylet: without them it is no cluster any more."""
-    node = ray_worker._global_node  # noqa: SLF001 - there is no public way to ask a head for its servers
-    if node is None or not head.own:
+    servers = _Connection.servers
+    if servers is None or not head.own:
         return {}
-    return {name: node.all_processes[name][0].process.pid for name in ("gcs_server", "raylet")}
+    return {name: servers.all_processes[name][0].process.pid for name in ("gcs_server", "raylet")}
 
 
 def _share() -> Head:
@@ -169,20 +192,18 @@ def _start(token_path: Path, python_path: list[str], *, dashboard: bool) -> None
     temp_dir = _private_directory()
     write_private(token_path, secrets.token_hex(32))
     _set_environment(token_path)
-    options = {"address": "local", "num_cpus": min(max(os.cpu_count() or 1, 2), 4), "include_dashboard": dashboard,
-               "object_store_memory": OBJECT_STORE_BYTES, "_temp_dir": str(temp_dir)}
     try:
         with _python_path(python_path):
-            context = _in_lasting_thread(lambda: _init(**options))
+            _Connection.servers = servers = _in_lasting_thread(lambda: _Servers(temp_dir, dashboard=dashboard))
+        _init(servers.gcs_address)
     except Exception as error:
+        _end_servers(temp_dir)
         _restore_environment()
-        remove_head(temp_dir)
         raise DefiniteError(ErrorCode.CONFIG, f"Ray did not start: {_first_line(error)}") from error
-    url = context.dashboard_url or ""
     _Connection.ours = True
+    url = servers.webui_url
     _Connection.head = Head(
-        context.address_info["gcs_address"], own=True, temp_dir=temp_dir, token_path=token_path,
-        dashboard=f"http://{url}" if url else "")
+        servers.gcs_address, own=True, temp_dir=temp_dir, token_path=token_path, dashboard=f"http://{url}" if url else "")
 
 
 def _connect(address: str, token_path: Path | None) -> None:
@@ -190,7 +211,7 @@ def _connect(address: str, token_path: Path | None) -> None:
     if token_path is not None:
         _set_environment(token_path)
     try:
-        context = _init(address=address)
+        context = _init(address)
     except Exception as error:
         _restore_environment()
         raise IndefiniteError(ErrorCode.UNREACHABLE, f"Ray at {address}: {_first_line(error)}") from error
@@ -209,18 +230,18 @@ def _probe(address: str) -> None:
         raise IndefiniteError(ErrorCode.UNREACHABLE, f"Ray at {address} does not answer ({error})") from None
 
 
-def _init(**options: Any) -> Any:
+def _init(address: str) -> Any:
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM) if main else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own announcements are nothing a user of raytx can act on
-        context = ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        context = ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     if main and callable(before):
         signal.signal(signal.SIGTERM, before)  # Ray replaces it; a program keeps the handler it had set
     return context
 
 
-def _in_lasting_thread(start: Callable[[], Any]) -> Any:
+def _in_lasting_thread(start: Callable[[], _Servers]) -> _Servers:
     """Run in a thread that lives until the head is shut down.
 
     The kernel kills the head when the THREAD that started it ends (PR_SET_PDEATHSIG, see prctl(2)): a client that was
@@ -228,36 +249,37 @@ def _in_lasting_thread(start: Callable[[], Any]) -> Any:
     """
     if threading.current_thread() is threading.main_thread():
         return start()
-    answer: list[Any] = []
-    done, _Connection.release = threading.Event(), threading.Event()
+    started: Future[_Servers] = Future()
+    release = _Connection.release = threading.Event()
 
-    def run(release: threading.Event) -> None:
+    def run() -> None:
         try:
-            answer.append(start())
-        except Exception as error:  # noqa: BLE001 - raised again in the caller's thread
-            answer.append(error)
-        done.set()
-        release.wait()
+            started.set_result(start())
+        except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
+            started.set_exception(error)
+        else:
+            release.wait()
 
-    threading.Thread(target=run, args=(_Connection.release,), name="raytx-head", daemon=True).start()
-    done.wait()
-    if isinstance(answer[0], Exception):
-        _Connection.release.set()
-        raise answer[0]
-    return answer[0]
+    threading.Thread(target=run, name="raytx-head", daemon=True).start()
+    return started.result()
 
 
 def _shut_down(head: Head) -> None:
-    processes = head_processes(head)
     ray.shutdown()
     _Connection.ours = False
-    end_all(processes)
     if head.own and head.temp_dir is not None:
-        remove_head(head.temp_dir)
+        _end_servers(head.temp_dir)
     if head.own and head.token_path is not None:
         head.token_path.unlink(missing_ok=True)
-    _Connection.release.set()
     _restore_environment()
+
+
+def _end_servers(temp_dir: Path) -> None:
+    servers, _Connection.servers = _Connection.servers, None
+    if servers is not None:
+        servers.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
+    remove_head(temp_dir)
+    _Connection.release.set()
 
 
 def _set_environment(token_path: Path) -> None:

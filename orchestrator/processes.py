@@ -32,15 +32,6 @@ def is_alive(process: Holder) -> bool:
     return identify(process.pid) == process
 
 
-def descendants(pid: int) -> list[Holder]:
-    """Every living descendant of a process, its children first."""
-    try:
-        children = psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
-    return [found for child in children if (found := identify(child.pid)) is not None]
-
-
 def ask_to_end(process: Holder, wait_s: float) -> bool:
     """SIGTERM exactly that process and wait for its end; returns whether it is gone."""
     try:
