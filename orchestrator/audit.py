@@ -19,6 +19,7 @@ import msgspec
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.reader import LogReader
+from orchestrator.logs import redact
 from orchestrator.protocol.identifiers import oldest_id
 from orchestrator.protocol.records import State, StoredTransaction
 from orchestrator.verdict import Check, Found, Plan, Violation, judge, judge_stranger
@@ -247,8 +248,15 @@ class _Walk:
         tell("transactions", self.judged, total)
 
     def conservation(self, service: str, reader: LedgerReader) -> None:
-        """A service's own checks."""
-        found = reader.audit()
+        """A service's own checks; where they cannot even be made, that is a finding."""
+        try:
+            found = reader.audit()
+        except DefiniteError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the service's code, over a state that may be damaged
+            text = f"{service}: its checks failed with {type(error).__name__}: {redact(str(error))}"
+            self.report.add(Violation(Check.CONSERVATION, "", text))
+            return
         for text in found.violations:
             self.report.add(Violation(Check.CONSERVATION, "", f"{service}: {text}"))
         for name, amount in found.totals.items():

@@ -1,0 +1,229 @@
+"""Audit and timeline over real databases: the core, the log and the services' stores in one process, without Ray."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from actors.orders import app
+from actors.runner import BatchRunner, Work
+from actors.store import Retention, Store
+from orchestrator.audit import AuditReport, audit
+from orchestrator.deployment import DataDirectory
+from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.log.store import LogStore, create_log
+from orchestrator.protocol.coordinator import Coordinator
+from orchestrator.protocol.effects import Effects, Waiter
+from orchestrator.protocol.messages import SCHEMA_VERSION, Command, OutcomeMessage, OutcomeStatus, SubmitRequest
+from orchestrator.protocol.records import AppendRequest, EpochRecord, TakeRequest
+from orchestrator.timeline import timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+START_MS = 1_700_000_000_000
+RETENTION_MS = 7 * 24 * 3_600_000
+ADDRESS = {"name": "A. Person", "street": "High Street 1", "city": "York", "country": "GB"}
+
+
+class Shop:
+    """A deployment without actors: what would be calls between them are calls."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        directory = DataDirectory(path)
+        directory.prepare()
+        directory.create_databases(app, create_log)
+        self.log = LogStore(directory.log_path, "run", RETENTION_MS)
+        self.stores = {name: Store(directory.service_path(name), name, "run") for name in app.by_service}
+        self.runners = {
+            service.name: BatchRunner(service.name, service.bound, self.stores[service.name])  # type: ignore[attr-defined]
+            for service in app.services}
+        self.core = Coordinator({(saga.name, saga.version): saga for saga in app.sagas}, open_max=1_000)
+        self.now_ms = START_MS
+        self.outcomes: dict[str, OutcomeMessage] = {}
+        self._numbers: dict[int, str] = {}
+        self._sequence = 0
+        self._closed = False
+        everything = list(range(256))
+        taken = self.log.take(TakeRequest(SCHEMA_VERSION, 0, "shard-a", everything, 1, "run"), self.now_ms)
+        self.run(self.core.adopt(dict(zip(everything, taken.epochs, strict=True)), taken.open, self.now_ms))
+
+    def submit(self, key: str, saga: str, data: dict[str, Any], *, until: str = "") -> OutcomeMessage | None:
+        """Run a transaction to its end, or up to the first command for the service `until`, which is lost."""
+        number = len(self._numbers)
+        self._numbers[number] = key
+        request = SubmitRequest(number, key, saga, app.saga(saga).encode_input(data), 0)
+        self.run(self.core.submit([(Waiter("client", number), request)], self.now_ms), lost=until)
+        return self.outcomes.get(key)
+
+    def run(self, effects: Effects, lost: str = "") -> None:
+        waiting = [effects]
+        while waiting:
+            now = waiting.pop(0)
+            self.now_ms += 1
+            for waiter, outcome in now.outcomes:
+                self.outcomes[self._numbers[waiter.number]] = outcome
+            if now.records:
+                waiting.append(self._append(now))
+            waiting += [self._call(service, commands) for service, commands in now.commands.items() if service != lost]
+
+    def _append(self, effects: Effects) -> Effects:
+        self._sequence += 1
+        records = [
+            EpochRecord(self.core.epochs[int(record.transaction[12:14], 16)], record) for record in effects.records]
+        reply = self.log.append([AppendRequest(SCHEMA_VERSION, 0, "shard-a", self._sequence, records)], self.now_ms)[0]
+        return self.core.appended(zip(effects.records, reply.results, strict=True), self.now_ms)
+
+    def _call(self, service: str, commands: list[Command]) -> Effects:
+        works = [Work(command, "shard-0") for command in commands]
+        outcomes = self.runners[service].run(works, Retention(), self.now_ms)
+        return self.core.receive([one.reply for one in outcomes if one.reply is not None], self.now_ms)
+
+    def close(self) -> None:
+        for owned in (self.log, *self.stores.values()) if not self._closed else ():
+            owned.close()
+        self._closed = True
+
+
+def order(number: int, quantity: int = 2) -> dict[str, Any]:
+    return {
+        "order_id": f"o-{number}", "customer": "c-1", "amount_minor": quantity * 150, "card_token": "tok_canary",
+        "lines": [{"sku": "85123A", "quantity": quantity, "unit_price_minor": 150}], "address": ADDRESS,
+        "email": "a@example.org"}
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    """Books opened, three orders committed, one refused, one returned."""
+    made = Shop(tmp_path / "data")
+    made.submit("books", "open_books", {
+        "stock": [{"sku": "85123A", "quantity": 10}], "accounts": [{"account": "c-1", "amount_minor": 100_000}]})
+    for number in range(3):
+        made.submit(f"k-{number}", "place_order", order(number))
+    made.submit("k-3", "place_order", order(3, quantity=50))
+    back = {"return_id": "r-1", "order_id": "o-1", "customer": "c-1", "amount_minor": 150,
+            "lines": [{"sku": "85123A", "quantity": 1, "unit_price_minor": 150}]}
+    made.submit("r-1", "return_items", back)
+    yield made
+    made.close()
+
+
+def found(report: AuditReport) -> set[str]:
+    return {check for check, count in report.by_check.items() if count}
+
+
+def damage(path: Path, sql: str) -> None:
+    connection = sqlite3.connect(path)
+    with connection:
+        assert connection.execute(sql).rowcount > 0
+    connection.close()
+
+
+def test_a_run_is_right_beside_its_owners_and_after_them(shop: Shop) -> None:
+    beside = audit(shop.path, app)
+    shop.close()
+    after = audit(shop.path, app)
+    assert beside == after
+    assert (beside.ok, beside.open, beside.committed, beside.aborted) == (True, 0, 3, 1)
+    assert beside.left_out == []
+    plain = json.loads(json.dumps(beside.to_json()))
+    assert (plain["units_sold"], plain["captured_minor"], plain["refunded_minor"]) == (6, 900, 150)
+    assert plain["by_saga"]["return_items"] == {"committed": 1, "aborted": 0, "open": 0}
+
+
+def test_an_open_transaction_is_left_out_not_a_violation(shop: Shop) -> None:
+    assert shop.submit("k-9", "place_order", order(9), until="shipping") is None
+    report = audit(shop.path, app)
+    assert (report.ok, report.open) == (True, 1)
+    assert report.left_out == ["1 open transactions: what they hold, and how they will end"]
+
+
+@pytest.mark.parametrize(("service", "sql", "check"), [
+    ("payment", "DELETE FROM ledger WHERE step = 'authorize' AND state = 2", "atomicity"),
+    ("inventory", "UPDATE state SET value = x'93010203' WHERE key LIKE 'sku/%'", "conservation"),  # not even readable
+    ("inventory", "DELETE FROM state WHERE key LIKE 'sku/%'", "conservation"),
+    ("shipping", "UPDATE ledger SET state = 0 WHERE state = 2", "conservation"),  # its checksum no longer fits
+])
+def test_a_ledger_that_was_tampered_with(shop: Shop, service: str, sql: str, check: str) -> None:
+    shop.close()
+    damage(DataDirectory(shop.path).service_path(service), sql)
+    report = audit(shop.path, app)
+    assert not report.ok
+    assert check in found(report)
+
+
+@pytest.mark.parametrize(("sql", "checks"), [
+    ("UPDATE transactions SET state = 4 WHERE state = 2", {"atomicity", "transaction_log"}),
+    ("DELETE FROM transactions WHERE state = 2", {"unknown_transaction", "transaction_log"}),
+    ("DELETE FROM records WHERE sequence = 5", {"transaction_log"}),
+])
+def test_a_log_that_was_tampered_with(shop: Shop, sql: str, checks: set[str]) -> None:
+    shop.close()
+    damage(DataDirectory(shop.path).log_path, sql)
+    assert checks <= found(audit(shop.path, app))
+
+
+def test_a_service_restored_from_an_older_copy(shop: Shop, tmp_path: Path) -> None:
+    path = DataDirectory(shop.path).service_path("payment")
+    shop.stores["payment"].close()
+    shutil.copy(path, tmp_path / "older.sqlite")
+    shop.stores["payment"] = Store(path, "payment", "run")
+    shop.runners["payment"] = BatchRunner(
+        "payment", app.by_service["payment"].bound, shop.stores["payment"])  # type: ignore[attr-defined]
+    assert shop.submit("k-8", "place_order", order(8)) is not None
+    shop.close()
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    shutil.copy(tmp_path / "older.sqlite", path)
+    report = audit(shop.path, app)
+    assert report.worst_violation is not None
+    assert (report.by_check["atomicity"], report.worst_violation.text) == (
+        1, "step 'authorize' at payment is without a row, but the log says COMMITTED")
+
+
+def test_a_missing_database_is_refused_unless_it_never_was(shop: Shop) -> None:
+    shop.close()
+    directory = DataDirectory(shop.path)
+    directory.service_path("notification").unlink()
+    with pytest.raises(DefiniteError) as caught:
+        audit(shop.path, app)
+    assert caught.value.code == ErrorCode.STORE_REFUSED
+    manifest = json.loads((shop.path / "created.json").read_text())
+    del manifest["services"]["notification"]
+    (shop.path / "created.json").write_text(json.dumps(manifest))
+    assert "service 'notification': it has no database here yet" in audit(shop.path, app).left_out
+
+
+def test_the_timeline_of_a_committed_order(shop: Shop) -> None:
+    outcome = shop.outcomes["k-0"]
+    assert outcome.status is OutcomeStatus.COMMITTED
+    view = timeline(shop.path, app, outcome.transaction)
+    what = [event.what for event in view.events]
+    assert what[0] == "begun: place_order version 1"
+    assert what[-1] == "ended"
+    assert what.index("create: PREPARED") < what.index("decided COMMIT") < what.index("create: COMMITTED")
+    assert [one.state for one in view.steps] == ["COMMITTED", "COMMITTED", "COMMITTED", "DONE"]
+    assert "tok_canary" not in json.dumps(view.to_json())
+
+
+def test_the_timeline_of_a_refused_order(shop: Shop) -> None:
+    outcome = shop.outcomes["k-3"]
+    assert (outcome.status, outcome.code) == (OutcomeStatus.ABORTED, "OUT_OF_STOCK")
+    view = timeline(shop.path, app, outcome.transaction)
+    assert (view.state, view.code, view.step, view.business_key) == ("ABORTED", "OUT_OF_STOCK", "reserve", "o-3")
+    assert {one.step: one.state for one in view.steps} == {
+        "reserve": "REFUSED", "authorize": "ROLLED_BACK", "ship": "", "notify": ""}
+
+
+def test_a_timeline_without_one_of_the_ledgers_says_so(shop: Shop) -> None:
+    shop.close()
+    DataDirectory(shop.path).service_path("shipping").unlink()
+    view = timeline(shop.path, app, shop.outcomes["k-0"].transaction)
+    assert len(view.notes) == 1
+    assert "the ledger of shipping is left out" in view.notes[0]
