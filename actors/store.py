@@ -40,7 +40,7 @@ PURGE_ROWS_MAX = 256  # per batch: retention never makes a batch wait
 _LOAD = f"SELECT {ROW_COLUMNS} FROM ledger WHERE txn IN (SELECT value FROM json_each(?))"  # noqa: S608 - a constant
 _INSERT = f"INSERT INTO ledger ({ROW_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - a constant
 _FINISH = "UPDATE ledger SET state = ?, attempts = ?, finished_ms = ?, crc = ? WHERE txn = ? AND step = ?"
-_PUT = "INSERT INTO state VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value, crc = excluded.crc"
+_PUT = "INSERT OR REPLACE INTO state VALUES (?, ?, ?)"
 _EPOCH = "INSERT OR REPLACE INTO epochs VALUES (?, ?)"
 _PURGEABLE = "SELECT txn, step, state FROM ledger WHERE txn >= ? AND txn < ? ORDER BY txn, step LIMIT ?"
 _ABSENT: Final = b""  # no value encodes to nothing

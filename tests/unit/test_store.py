@@ -1,0 +1,178 @@
+"""The service's database: what it keeps, what it refuses, and what it lets go."""
+
+import sqlite3
+
+import pytest
+
+from actors.cache import RecentMap
+from actors.ledger import RowState, finished, prepared, tombstone
+from actors.reader import StoreReader
+from actors.store import PURGE_ROWS_MAX, Retention, Store, create_store
+from orchestrator.app import ServiceAudit
+from orchestrator.errors import DefiniteError
+from orchestrator.protocol.identifiers import make_id
+from orchestrator.protocol.messages import Command, Kind
+from orchestrator.saga import encode_plain
+
+
+def txn(number):
+    return make_id(number, 1, 1, number)
+
+
+def command(number, kind=Kind.PREPARE):
+    return Command(txn(number), "pay", kind, 1, 1, "hold", encode_plain({"n": number}))
+
+
+def held(number):
+    return prepared(command(number), encode_plain({"ok": True}), 5)
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "vault.sqlite"
+    create_store(path, "vault")
+    return path
+
+
+@pytest.fixture
+def store(path):
+    opened = Store(path, "vault", "run")
+    yield opened
+    opened.close()
+
+
+def put(store, rows, values=None, epochs=None, retention=None):
+    store.begin()
+    rows = {(row.transaction, row.step): row for row in rows}
+    store.write(rows, store.load(rows), values or {}, epochs or {})
+    if retention is not None:
+        store.retain(retention)
+    store.commit(rows, values or {})
+
+
+def tamper(path, sql):
+    with sqlite3.connect(path) as connection:
+        connection.execute(sql)
+    connection.close()
+
+
+def test_reopened_it_holds_the_same(path):
+    store = Store(path, "vault", "run")
+    put(store, [held(1), held(2)], {"a": b"\x01", "b": b"\x02"}, {1: 7})
+    put(store, [finished(held(1), command(1, Kind.COMMIT), 9)], {"b": None})
+    store.close()
+    again = Store(path, "vault", "run")
+    assert again.epochs() == {1: 7}
+    assert again.prepared_keys() == [(txn(2), "pay")]
+    assert again.still_prepared([(txn(1), "pay"), (txn(2), "pay"), (txn(3), "pay")]) == [(txn(2), "pay")]
+    rows = again.load([(txn(1), "pay"), (txn(2), "pay"), (txn(3), "pay")])
+    assert rows[txn(1), "pay"].state is RowState.COMMITTED
+    assert rows[txn(2), "pay"] == held(2)
+    assert len(rows) == 2
+    assert (again.value("a"), again.value("b"), list(again.keys())) == (b"\x01", None, ["a"])
+    assert again.database.restarts == 1
+    again.close()
+
+
+def test_a_rolled_back_batch_leaves_nothing(store):
+    store.begin()
+    row = held(1)
+    store.write({(row.transaction, row.step): row}, {}, {"a": b"\x01"}, {1: 2})
+    store.database.rollback()
+    assert store.load([(row.transaction, row.step)]) == {}
+    assert store.value("a") is None
+    assert store.epochs() == {}
+
+
+def test_another_service_or_database_is_refused(path):
+    with pytest.raises(DefiniteError, match="E_STORE_REFUSED"):
+        Store(path, "other", "run")
+    with pytest.raises(DefiniteError, match="E_STORE_REFUSED"):
+        Store(path, "vault", "run", expected_uuid="not this one")
+    with pytest.raises(DefiniteError, match="missing"):
+        Store(path.with_name("gone.sqlite"), "vault", "run")
+
+
+def test_a_damaged_row_is_refused_and_audited(path):
+    store = Store(path, "vault", "run")
+    put(store, [held(1), held(2)], {"a": b"\x01", "b": b"\x02"})
+    store.close()
+    tamper(path, f"UPDATE ledger SET state = 2 WHERE txn = '{txn(1)}'")
+    tamper(path, "UPDATE state SET value = x'05' WHERE key = 'a'")
+    store = Store(path, "vault", "run")
+    with pytest.raises(DefiniteError, match=f"{txn(1)} pay is damaged"):
+        store.load([(txn(1), "pay")])
+    with pytest.raises(DefiniteError, match="'a' is damaged"):
+        store.value("a")
+    assert store.value("b") == b"\x02"
+    reader = StoreReader(path)
+    violations = reader.audit().violations
+    assert len(violations) == 2
+    assert txn(1) in violations[0]
+    assert "'a'" in violations[1]
+    reader.close()
+    store.close()
+
+
+def test_the_services_audit_sees_one_snapshot(path, store):
+    put(store, [held(1)], {"a": b"\x01", "b": b"\x02"})
+    seen = {}
+
+    def audit(state, rows):
+        put(store, [held(2)], {"a": b"\x09"})
+        seen.update(state=dict(state.items()), count=len(state), keys=list(state), a=state["a"], c=state.get("c"))
+        return ServiceAudit({"rows": sum(1 for _ in rows)}, ["told"])
+
+    reader = StoreReader(path, audit)
+    assert reader.audit() == ServiceAudit({"rows": 1}, ["told"])
+    assert seen == {"state": {"a": 1, "b": 2}, "count": 2, "keys": ["a", "b"], "a": 1, "c": None}
+    row = next(reader.rows(txn(1)))
+    assert (row.state, row.request, row.result) == ("PREPARED", {"n": 1}, {"ok": True})
+    assert list(reader.rows("no such")) == []
+    reader.close()
+
+
+def test_purge_keeps_what_is_held_exempt_or_young(store):
+    put(store, [tombstone(command(n), 1) for n in range(1, 9)] + [held(20)])
+    put(store, [held(9)], retention=Retention(9, frozenset({txn(3)})))
+    keys = [(txn(n), "pay") for n in range(1, 21)]
+    assert sorted(txn for txn, _ in store.load(keys)) == [txn(3), txn(9), txn(20)]
+    put(store, [held(30)], retention=Retention(25, frozenset()))
+    assert sorted(txn for txn, _ in store.load(keys)) == [txn(9), txn(20)]
+
+
+def test_the_watermark_only_rises_and_is_kept(path):
+    store = Store(path, "vault", "run")
+    put(store, [held(1)], retention=Retention(50, frozenset({"x"})))
+    put(store, [held(2)], retention=Retention(40))
+    assert store.retention == Retention(50, frozenset({"x"}))
+    store.close()
+    again = Store(path, "vault", "run")
+    assert again.retention == Retention(50, frozenset({"x"}))
+    again.close()
+
+
+def test_purge_is_bounded_per_batch_and_comes_to_an_end(store):
+    count = 2 * PURGE_ROWS_MAX + 10
+    put(store, [tombstone(command(n), 1) for n in range(1, count + 1)])
+    retention = Retention(10**6)
+    left = []
+    for _ in range(5):
+        store.begin()
+        store.retain(retention)
+        store.commit({}, {})
+        (rows,) = store.database.connection.execute("SELECT count(*) FROM ledger").fetchone()
+        left.append(rows)
+    assert left[0] == count - PURGE_ROWS_MAX
+    assert left[-1] == 0
+
+
+def test_recent_map_is_bounded_and_keeps_what_is_used():
+    recent = RecentMap(10)
+    for number in range(1_000):
+        recent.put(number, number)
+        assert recent.get(0, None) == 0
+        assert len(recent) <= 10
+    assert recent.get(999, None) == 999
+    recent.forget(999)
+    assert recent.get(999, None) is None
