@@ -84,10 +84,10 @@ class BatchRunner:
         """
         self._store.begin()
         try:
+            retained = self._store.retain(retention)
             outcomes, batch = self._run(works, now_ms)
             epochs = self.fence.take_raised()
             self._store.write(batch.changed, batch.loaded, batch.state.writes, epochs)
-            retained = self._store.retain(retention)
         except BaseException:
             self._store.database.rollback()
             raise
