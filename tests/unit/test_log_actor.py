@@ -1,0 +1,129 @@
+"""The log's actor class, driven in this process without Ray."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from orchestrator.config import Settings
+from orchestrator.errors import DefiniteError, IndefiniteError
+from orchestrator.log.actor import LogSpec, TransactionLog
+from orchestrator.log.reader import TransactionQuery, TransactionSummary
+from orchestrator.log.store import create_log
+from orchestrator.protocol.identifiers import make_id
+from orchestrator.protocol.records import (
+    AppendReply,
+    AppendRequest,
+    AppendStatus,
+    Begun,
+    EpochRecord,
+    StoredTransaction,
+    TakeReply,
+    TakeRequest,
+    encode,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+NOW = 1_700_000_000_000
+TXN = make_id(NOW, 7, 1, 1)
+BEGUN = Begun(TXN, "k", b"a" * 16, "order", 1, b"input", NOW, NOW + 30_000, 30_000)
+
+
+def spec(data_dir: Path) -> LogSpec:
+    return LogSpec(str(data_dir), "raytx-test", "run", Settings(retention_ms=10**9).pack())
+
+
+@pytest.fixture
+async def log(tmp_path: Path) -> AsyncIterator[TransactionLog]:
+    create_log(tmp_path / "log" / "log.sqlite")
+    actor = TransactionLog(spec(tmp_path))
+    yield actor
+    await actor._recovering
+    if actor._purging is not None:
+        actor._purging.cancel()
+        actor._writer.close()
+    actor._readers.shutdown()
+
+
+async def begin(log: TransactionLog) -> AppendReply:
+    take = msgspec.msgpack.decode(await log.take(encode(TakeRequest(1, 0, "first", [7], 1, "run"))), type=TakeReply)
+    assert take.epochs == [1]
+    request = AppendRequest(1, 0, "first", 1, [EpochRecord(1, BEGUN)])
+    return msgspec.msgpack.decode(await log.append(encode(request)), type=AppendReply)
+
+
+async def status(log: TransactionLog) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.msgpack.decode(await log.status())
+    return found
+
+
+async def test_calls_wait_until_it_serves(log: TransactionLog) -> None:
+    assert (await status(log))["state"] == "recovering"
+    assert [result.status for result in (await begin(log)).results] == [AppendStatus.STORED]
+    found = await status(log)
+    assert (found["role"], found["name"], found["state"], found["epoch"], found["restarts"]) == (
+        "log", "log", "serving", 1, 0)
+
+
+async def test_what_is_stored_is_read(log: TransactionLog) -> None:
+    await begin(log)
+    stored = msgspec.msgpack.decode(await log.stored(TXN), type=StoredTransaction)
+    assert stored.begun == BEGUN
+    assert await log.by_key("k") == await log.stored(TXN)
+    assert msgspec.msgpack.decode(await log.by_key("other")) is None
+    found = msgspec.msgpack.decode(
+        await log.find(msgspec.msgpack.encode(TransactionQuery(state="open"))), type=list[TransactionSummary])
+    assert [summary.transaction for summary in found] == [TXN]
+    assert len(msgspec.msgpack.decode(await log.history(TXN))) == 1
+    described = msgspec.msgpack.decode(await log.describe())
+    assert (described["records"], described["open"]) == (1, 1)
+
+
+async def test_owners(log: TransactionLog) -> None:
+    await begin(log)
+    assert msgspec.msgpack.decode(await log.owner(7)) == {"shard": 0, "epoch": 1, "incarnation": "first"}
+    assert msgspec.msgpack.decode(await log.owner(8)) == {"shard": -1, "epoch": 0, "incarnation": ""}
+
+
+async def test_services_report_their_databases(log: TransactionLog) -> None:
+    def report(sequence: int) -> bytes:
+        return msgspec.msgpack.encode({"name": "payment", "uuid": "u", "sequence": sequence})
+
+    assert await log.register_store(report(5)) == b""
+    assert b"older copy" in await log.register_store(report(4))
+
+
+@pytest.mark.parametrize("payload", [
+    encode(AppendRequest(99, 0, "first", 1, [])),
+    encode(AppendRequest(1, 0, "first", 1, [EpochRecord(1, Begun("short", "k", b"", "", 0, b"", 0, 0, 0))])),
+])
+async def test_a_malformed_append_harms_nobody_else(log: TransactionLog, payload: bytes) -> None:
+    with pytest.raises(DefiniteError, match="E_INVALID_INPUT"):
+        await log.append(payload)
+    with pytest.raises(msgspec.DecodeError):
+        await log.append(b"\xc1")
+    assert len((await begin(log)).results) == 1
+
+
+async def test_a_refused_database_is_told_and_nothing_else_answered(tmp_path: Path) -> None:
+    actor = TransactionLog(spec(tmp_path))
+    with pytest.raises(IndefiniteError, match=r"E_STORE_REFUSED.*it is missing"):
+        await actor.stored(TXN)
+    found = await status(actor)
+    assert found["state"] == "refused"
+    assert "log.sqlite: it is missing" in found["detail"]
+    actor._readers.shutdown()
+
+
+async def test_another_log_than_the_deployments_is_refused(tmp_path: Path) -> None:
+    create_log(tmp_path / "log" / "log.sqlite")
+    (tmp_path / "created.json").write_text('{"schema": 1, "log": "ffff", "services": {}}')
+    actor = TransactionLog(spec(tmp_path))
+    with pytest.raises(IndefiniteError, match="another database"):
+        await actor.owner(7)
+    actor._readers.shutdown()

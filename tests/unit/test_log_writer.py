@@ -1,0 +1,122 @@
+"""Group commit, and what becomes of callers when the disk is full or a turn fails."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orchestrator.errors import IndefiniteError
+from orchestrator.log.writer import LogWriter
+from orchestrator.protocol.records import AppendReply, AppendRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class GatedStore:
+    """Stands in for `LogStore`: every append waits until it is let go."""
+
+    def __init__(self) -> None:
+        self.groups: list[list[int]] = []
+        self.started = threading.Event()
+        self.gate = threading.Semaphore(0)
+        self.error: BaseException | None = None
+
+    def append(self, requests: Sequence[AppendRequest], _now_ms: int) -> list[AppendReply]:
+        self.groups.append([request.sequence for request in requests])
+        self.started.set()
+        assert self.gate.acquire(timeout=10)
+        if self.error is not None:
+            raise self.error
+        return [AppendReply(1, [], watermark_ms=request.sequence) for request in requests]
+
+    def close(self) -> None:
+        self.groups.append([])
+
+
+def request(sequence: int) -> AppendRequest:
+    return AppendRequest(1, 0, "first", sequence, [])
+
+
+def sqlite_error(code: int) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError("disk trouble")
+    error.sqlite_errorcode = code
+    return error
+
+
+def make(store: GatedStore) -> tuple[LogWriter, list[BaseException], asyncio.Event]:
+    failures: list[BaseException] = []
+    failed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def fail(error: BaseException) -> None:
+        failures.append(error)
+        loop.call_soon_threadsafe(failed.set)
+
+    return LogWriter(store, fail), failures, failed  # type: ignore[arg-type]
+
+
+async def test_who_arrives_during_a_commit_joins_the_next_one() -> None:
+    store = GatedStore()
+    writer, _, _ = make(store)
+    waiting = [writer.append(request(1))]
+    await asyncio.to_thread(store.started.wait, 10)
+    waiting += [writer.append(request(number)) for number in (2, 3, 4)]
+    store.gate.release(2)
+    replies = await asyncio.gather(*waiting)
+    assert [reply.watermark_ms for reply in replies] == [1, 2, 3, 4]
+    assert store.groups == [[1], [2, 3, 4]]
+    writer.close()
+    assert store.groups[-1] == []
+
+
+async def test_nobody_is_answered_before_the_commit() -> None:
+    store = GatedStore()
+    writer, _, _ = make(store)
+    future = writer.append(request(1))
+    await asyncio.to_thread(store.started.wait, 10)
+    assert not future.done()
+    store.gate.release()
+    await future
+    writer.close()
+
+
+async def test_a_job_runs_in_its_turn_and_a_caller_that_left_is_no_trouble() -> None:
+    store = GatedStore()
+    writer, _, _ = make(store)
+    left, stayed = writer.append(request(1)), writer.call(lambda found: found is store)
+    left.cancel()
+    store.gate.release()
+    assert await stayed
+    writer.close()
+
+
+async def test_a_full_disk_is_told_and_the_next_append_is_tried() -> None:
+    store = GatedStore()
+    writer, failures, _ = make(store)
+    store.error = sqlite_error(sqlite3.SQLITE_FULL)
+    store.gate.release()
+    with pytest.raises(IndefiniteError, match="disk is full"):
+        await writer.append(request(1))
+    store.error = None
+    store.gate.release()
+    assert (await writer.append(request(1))).watermark_ms == 1
+    assert failures == []
+    writer.close()
+
+
+@pytest.mark.parametrize("error", [sqlite_error(sqlite3.SQLITE_IOERR), OSError(5, "no mark"), ValueError("a bug")])
+async def test_an_error_of_unknown_outcome_answers_nobody(error: BaseException) -> None:
+    store = GatedStore()
+    writer, failures, failed = make(store)
+    store.error = error
+    store.gate.release()
+    future: asyncio.Future[Any] = writer.append(request(1))
+    await asyncio.wait_for(failed.wait(), 10)
+    assert failures == [error]
+    assert not future.done()
+    writer.close()
