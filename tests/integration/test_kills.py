@@ -1,0 +1,61 @@
+"""kill -9 of every role with orders in flight: a pause, never a wrong outcome."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from integration.shop import Shop, order
+from orchestrator import Settings
+
+ORDERS = 300
+ROLES = ["orchestrator", "log", "inventory", "payment", "shipping", "notification"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_kill_of_a_role_in_mid_flight(shop: Shop, role: str) -> None:
+    done, reached = [], threading.Event()
+
+    def count(handle) -> None:
+        done.append(handle)
+        if len(done) == 20:
+            reached.set()
+
+    handles = [shop.client.submit("place_order", order(f"k-{n}")) for n in range(ORDERS)]
+    for handle in handles:
+        handle.add_done_callback(count)
+    assert reached.wait(60)
+    before = shop.kill(role)
+    handles += [shop.client.submit("place_order", order(f"after-{n}")) for n in range(20)]
+    assert all(handle.outcome(60).committed for handle in handles)
+    (status,) = [s for s in shop.deployment.statuses() if s["role"] == role]
+    assert status["pid"] not in (None, before)
+    assert status["restarts"] == 1
+    assert status["state"] == "serving"
+    totals = shop.audit()
+    assert (totals["committed"], totals["units_sold"]) == (ORDERS + 20, 2 * (ORDERS + 20))
+
+
+def test_everything_killed_at_once_recovers_without_anyone_calling(shop: Shop) -> None:
+    handles = [shop.client.submit("place_order", order(f"a-{n}")) for n in range(ORDERS)]
+    handles[0].outcome(60)
+    for role in ROLES:
+        shop.kill(role)
+    assert all(handle.outcome(60).committed for handle in handles)
+    assert shop.audit()["committed"] == ORDERS
+
+
+def test_a_restarted_shard_finishes_what_nobody_waits_for(shop_of: Callable[..., Shop]) -> None:
+    shop = shop_of(Settings(shards=2))
+    for number in range(100):
+        shop.client.submit("place_order", order(f"n-{number}"))
+    shop.client.submit("place_order", order("last")).outcome(60)
+    shop.client._conversation.close()  # the driver is gone
+    for pid in [s["pid"] for s in shop.statuses() if s["role"] == "orchestrator"]:
+        os.kill(pid, signal.SIGKILL)
+    assert shop.audit()["open"] == 0
+
