@@ -28,7 +28,7 @@ SHARDS = 2
 VICTIM = 0  # index of the orchestrator that is killed
 KILL_AT_PERCENT = 40
 DECLINED = 0.03
-STOCK_SHARE = Decimal("0.97")
+STOCK_SHARE = Decimal("0.98")
 
 
 class Recovery:

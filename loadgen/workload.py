@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import ROUND_DOWN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 from enum import IntEnum
 from functools import cached_property
 from itertools import islice
@@ -269,7 +269,7 @@ def _lines(lines: Sequence[Line]) -> tuple[list[dict[str, Any]], int]:
 def _stock_lines(units_by_sku: Mapping[str, int], share: Decimal | None) -> Iterator[dict[str, Any]]:
     for sku, needed in units_by_sku.items():
         # At least one unit, so that a short SKU is out of stock rather than unknown.
-        units = needed if share is None else max(1, int((needed * share).to_integral_value(ROUND_DOWN)))
+        units = needed if share is None else max(1, int((needed * share).to_integral_value(ROUND_HALF_EVEN)))
         for part in _parts(units, STOCK_QUANTITY_MAX):
             yield {"sku": sku, "quantity": part}
 

@@ -1,0 +1,103 @@
+"""The composition root: the command `raytx`, with the shop as the default app and the load generator's own commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from orchestrator.cli import build_cli
+from rich.console import Console
+
+from loadgen.options import parse_faults, parse_lines, parse_share
+from orchestrator.deployment import DataDirectory
+from orchestrator.errors import DefiniteError, RaytxError
+
+DEFAULT_APP = "actors.orders:app"
+DATA_DEFAULT = Path("raytx-data")
+EXIT_WRONG_USE, EXIT_UNREACHABLE = 2, 3
+cli = build_cli(DEFAULT_APP)
+
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Data directory.")]
+AppPath = Annotated[
+    str | None, typer.Option("--app", metavar="MODULE:ATTRIBUTE", help="The one that runs or ran there, else the shop.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
+
+
+@cli.command()
+def load(  # noqa: PLR0917 - typer reads the options from the parameters
+    orders: Annotated[int | None, typer.Option(min=1, help="How many; the whole trace, or 10,000 made ones.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, max=100_000, help="Orders in flight.")] = 256,
+    shards: Annotated[int | None, typer.Option(min=1, max=64, help="Orchestrators of an embedded deployment.")] = None,
+    data: Data = DATA_DEFAULT,
+    seed: Annotated[int, typer.Option(help="Of made orders and simulated failures.")] = 1,
+    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Online Retail CSV (.xz too) to replay.")] = None,
+    lines: Annotated[str | None, typer.Option(metavar="MIN-MAX", help="Lines of made orders, e.g. 1-3.")] = None,
+    stock_share: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Opening stock as a share of what is ordered, e.g. 0.9.")] = None,
+    returns: Annotated[bool, typer.Option("--returns", help="Replay matching credit notes as well.")] = False,  # noqa: FBT002
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Count rows that cannot be parsed.")] = False,  # noqa: FBT002
+    fault: Annotated[
+        list[str] | None, typer.Option(metavar="SERVICE.FAILURE=NUMBER", help="Simulated failure; repeatable.")] = None,
+    patience: Annotated[float, typer.Option(min=0.1, help="Seconds until a missing outcome counts as unknown.")] = 120.0,
+    app: AppPath = None,
+    as_json: Json = False,  # noqa: FBT002
+) -> None:
+    """Place orders as fast as they are answered, then audit; exit 0 if the audit is ok, expected aborts included."""
+    with _errors(as_json=as_json):
+        # Ray takes a second to import: only where it is needed, so that --help stays fast.
+        from loadgen.load import LoadPlan, run_load  # noqa: PLC0415
+
+        summary = run_load(
+            LoadPlan(
+                data=data, app=_app(app, data), orders=orders, concurrency=concurrency, shards=shards, seed=seed,
+                trace=trace, lines=parse_lines(lines), stock_share=parse_share(stock_share), returns=returns,
+                skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience),
+            Console(stderr=True))
+        if as_json:
+            typer.echo(json.dumps(summary.to_json()))
+        else:
+            Console().print(summary.render())
+    raise typer.Exit(0 if summary.ok else 1)
+
+
+@cli.command()
+def demo(
+    data: Annotated[Path | None, typer.Option(metavar="DIR", help="Kept; a temporary one otherwise.")] = None,
+    seed: Annotated[int, typer.Option(help="Of orders and declines.")] = 1,
+) -> None:
+    """Show it: real-shaped orders, an orchestrator killed amid them, recovery, audit; exit 0 if the audit is ok."""
+    with _errors(as_json=False):
+        from loadgen.demo import run_demo  # noqa: PLC0415 - as above
+
+        summary = run_demo(DEFAULT_APP, Console(), data=data, seed=seed)
+    raise typer.Exit(0 if summary.ok else 1)
+
+
+@contextmanager
+def _errors(*, as_json: bool) -> Iterator[None]:
+    """Print what raytx raises as one line (or JSON object) on stderr and end with the exit code that fits."""
+    try:
+        yield
+    except RaytxError as error:
+        text = f"error {error.code}: {error.message}"
+        typer.echo(json.dumps({"error": {"code": error.code, "message": error.message}}) if as_json else text, err=True)
+        raise typer.Exit(EXIT_WRONG_USE if isinstance(error, DefiniteError) else EXIT_UNREACHABLE) from None
+
+
+def _app(chosen: str | None, data: Path) -> str:
+    """The app that was asked for, else the one that runs or ran on the data directory, else the shop."""
+    record = None if chosen or not data.is_dir() else DataDirectory(data).record()
+    return chosen or (record.app if record else DEFAULT_APP)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Option texts of `raytx load` as values."""
+
+from __future__ import annotations
+
+import re
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+from loadgen.shapes import LineRange
+from orchestrator.errors import DefiniteError, ErrorCode
+
+LINES_MAX = 1_000
+_FAULT = re.compile(r"([a-z][a-z0-9_]*)\.([a-z][a-z_]*)=([0-9.]+)")
+_LINES = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
+
+
+def parse_faults(texts: list[str]) -> dict[str, dict[str, Any]]:
+    """Simulated failures by service from `service.failure=value` texts; which there are is for the settings to say.
+
+    Raises:
+        DefiniteError: E_CONFIG.
+    """
+    faults: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        found = _FAULT.fullmatch(text)
+        try:
+            service, failure, number = found.groups() if found else ("", "", "")
+            value = int(number) if number.isdigit() else float(number)
+        except ValueError:
+            raise DefiniteError(
+                ErrorCode.CONFIG, f"--fault: {text!r} is not like payment.decline=0.05 (service.failure=number)") from None
+        faults.setdefault(service, {})[failure] = value
+    return faults
+
+
+def parse_lines(text: str | None) -> LineRange | None:
+    """Lines per made order from `1-3`, or `2` for exactly two.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT.
+    """
+    if text is None:
+        return None
+    found = _LINES.fullmatch(text)
+    least, most = (int(found[1]), int(found[2] or found[1])) if found else (0, 0)
+    if not 1 <= least <= most <= LINES_MAX:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, f"--lines: {text!r} is no range such as 1-3, from 1 to {LINES_MAX}")
+    return LineRange(least, most)
+
+
+def parse_share(text: str | None) -> Decimal | None:
+    """A share such as 0.9, exactly.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT.
+    """
+    try:
+        return None if text is None else Decimal(text)
+    except InvalidOperation:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, f"--stock-share: {text!r} is no number such as 0.9") from None

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from loadgen.load import LoadPlan, prepare
+from loadgen.options import parse_faults, parse_lines, parse_share
+from loadgen.shapes import LineRange
+from orchestrator.errors import DefiniteError
+
+HEADER = "InvoiceNo,StockCode,Quantity,UnitPrice,CustomerID\n"
+
+
+def plan(**values) -> LoadPlan:
+    return LoadPlan(**{"data": Path("data"), "app": "actors.orders:app", **values})
+
+
+def test_faults_gather_by_service_and_keep_whole_numbers_whole():
+    texts = ["payment.decline=0.05", "payment.latency_ms=20", "inventory.hang=0.1"]
+    assert parse_faults(texts) == {"payment": {"decline": 0.05, "latency_ms": 20}, "inventory": {"hang": 0.1}}
+    assert plan(faults=parse_faults(texts), seed=9).settings().faults["payment"].seed == 9
+
+
+@pytest.mark.parametrize("text", ["", "payment", "payment.decline", "payment.decline=", "payment.decline=1.2.3", "decline=0.1"])
+def test_a_malformed_fault_is_refused(text):
+    with pytest.raises(DefiniteError, match="--fault") as caught:
+        parse_faults([text])
+    assert caught.value.code == "E_CONFIG"
+
+
+@pytest.mark.parametrize("faults", [{"payment": {"declin": 0.1}}, {"payment": {"decline": 1.5}}])
+def test_an_unknown_or_impossible_fault_is_refused(faults):
+    with pytest.raises(DefiniteError, match=r"faults\.payment"):
+        plan(faults=faults).settings()
+
+
+@pytest.mark.parametrize(("text", "lines"), [(None, None), ("1-3", LineRange(1, 3)), ("2", LineRange(2, 2))])
+def test_lines_are_a_range(text, lines):
+    assert parse_lines(text) == lines
+
+
+@pytest.mark.parametrize("text", ["", "0-3", "3-1", "1-1001", "a-b", "1-2-3", "-1"])
+def test_a_range_that_is_none_is_refused(text):
+    with pytest.raises(DefiniteError, match="--lines"):
+        parse_lines(text)
+
+
+def test_shares_are_exact():
+    assert parse_share("0.9") == Decimal("0.9")
+    assert parse_share(None) is None
+    with pytest.raises(DefiniteError, match="--stock-share"):
+        parse_share("much")
+
+
+@pytest.mark.parametrize(("values", "option"), [
+    ({"returns": True}, "--returns"), ({"trace": Path("x.csv"), "lines": LineRange(1, 2)}, "--lines"),
+    ({"stock_share": Decimal(0)}, "--stock-share"), ({"stock_share": Decimal("NaN")}, "--stock-share")])
+def test_what_does_not_go_together_is_refused_before_anything_is_placed(values, option):
+    with pytest.raises(DefiniteError, match=option):
+        prepare(plan(**values))
+
+
+def test_a_trace_is_cut_or_repeated_to_the_orders_asked_for(tmp_path):
+    trace = tmp_path / "trace.csv"
+    trace.write_text(HEADER + "".join(f"{number},22423,2,12.75,17850\n" for number in range(536_365, 536_368)))
+    assert [prepare(plan(trace=trace, orders=orders)).workload.orders for orders in (None, 2, 7)] == [3, 2, 7]
+    assert prepare(plan(trace=trace, orders=7)).workload.demand.units == 14
+
+
+def test_a_trace_with_nothing_to_place_is_refused(tmp_path):
+    trace = tmp_path / "trace.csv"
+    trace.write_text(HEADER)
+    with pytest.raises(DefiniteError, match="no order"):
+        prepare(plan(trace=trace))
