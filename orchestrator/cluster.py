@@ -17,13 +17,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.app import App, ParticipantSpec, load_app
 from orchestrator.config import PROTOCOL_VERSION, Settings
-from orchestrator.deployment import DIRECTORY_SCHEMA, DataDirectory, DeploymentRecord, DirectoryLock
+from orchestrator.deployment import (
+    DIRECTORY_SCHEMA,
+    DataDirectory,
+    DeploymentRecord,
+    DirectoryLock,
+    import_path,
+    stopped,
+)
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
-from orchestrator.head import Head, head_processes, join, leave, open_head, remove_head
+from orchestrator.head import Head, abandon, head_processes, join, leave, open_head, server_pids
 from orchestrator.log.actor import LogSpec, TransactionLog
 from orchestrator.log.store import create_log
 from orchestrator.ownership import this_process
-from orchestrator.processes import end_all
 from orchestrator.shard import Shard, ShardSpec
 from orchestrator.transport import LOG_ACTOR, service_actor, shard_actor
 
@@ -116,9 +122,21 @@ class Deployment:
         try:
             _kill(self.namespace, self.actor_names)
             self.detach()
-            self._directory.write_record(_stopped(self._record))
+            self._directory.write_record(stopped(self._record))
         finally:
             lock.release()
+
+    def abandon(self) -> None:
+        """End an own head that lost a server, at once; the process must end (or start anew) after it."""
+        atexit.unregister(self.stop)
+        abandon()
+        self._directory.write_record(stopped(self._record))
+        if self._lock is not None:
+            self._lock.release()
+
+    def server_pids(self) -> dict[str, int]:
+        """Pids of the own head's GCS and raylet, by name; empty on a cluster that is somebody else's."""
+        return server_pids()
 
     def detach(self) -> None:
         """Give up this process's connection to it; the deployment goes on."""
@@ -158,27 +176,24 @@ def start_deployment(
     with contextlib.ExitStack() as undo:
         lock = directory.lock()
         undo.callback(lock.release)
-        last = directory.record()
-        clean_up(directory)
+        last = directory.clean_up()
         manifest = directory.create_databases(app, create_log, progress)
         record = _new_record(manifest.log, app, app_path, settings or Settings(), keeper=keeper)
         directory.write_record(record)
-        undo.callback(lambda: directory.write_record(_stopped(record)))
+        undo.callback(directory.write_record, stopped(record))
         progress("starting Ray" if address is None else f"joining Ray at {address}")
         head = join(address, None) if address else open_head(directory.token_path, record.app_path, dashboard=dashboard)
         undo.callback(leave)
-        record = _changed(
-            record, address=head.address, own_head=head.own, dashboard=head.dashboard,
-            temp_dir=str(head.temp_dir or ""), token_path=str(head.token_path or ""))
+        record = _on_head(record, head)
         directory.write_record(record)
-        if last is not None and not last.own_head and last.state != "stopped":
+        if last is not None and not last.own_head:
             _kill(last.namespace, actor_names(last))
-        deployment = Deployment(directory, record, app, lock)
-        undo.callback(lambda: _kill(record.namespace, deployment.actor_names))
-        _launch(deployment, head, progress)
-        deployment._record = _changed(record, state="serving", processes=head_processes(head))  # noqa: SLF001 - its maker
-        directory.write_record(deployment._record)  # noqa: SLF001
+        undo.callback(_kill, record.namespace, actor_names(record))
+        _launch(Deployment(directory, record, app, lock), head, progress)
+        record = _changed(record, state="serving", processes=head_processes(head))
+        directory.write_record(record)
         undo.pop_all()
+    deployment = Deployment(directory, record, app, lock)
     atexit.register(deployment.stop)
     return deployment
 
@@ -229,34 +244,15 @@ def attach_or_start(
     return start_deployment(data_dir, app_path, settings, address=address)
 
 
-def import_path() -> list[str]:
-    """What this program imports from beside what is installed: actors import the app from there too."""
-    installed = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
-    entries = [Path(entry or ".").resolve() for entry in sys.path]
-    return [str(e) for e in dict.fromkeys(entries) if e.is_dir() and not installed.intersection([e, *e.parents])]
-
-
-def clean_up(directory: DataDirectory) -> bool:
-    """End what a killed deployment left on this machine, for it holds the databases; call it under the lock.
-
-    Returns:
-        Whether there was a deployment that had not been stopped.
+def remove_actors(record: DeploymentRecord) -> None:
+    """Remove what a killed keeper left on a cluster that is not its own.
 
     Raises:
-        DefiniteError: E_DATA_DIR_IN_USE: a process of it cannot be ended.
+        IndefiniteError: E_UNREACHABLE: the cluster does not answer.
     """
-    record = directory.record()
-    if record is None or record.state == "stopped":
-        return False
-    left = end_all(record.processes)
-    if record.temp_dir and record.own_head:
-        left += remove_head(Path(record.temp_dir))
-    if left:
-        pids = ", ".join(str(process.pid) for process in left)
-        raise DefiniteError(
-            ErrorCode.DATA_DIR_IN_USE, f"processes of an earlier run cannot be ended: {pids}; end them, then try again")
-    directory.write_record(_stopped(record))
-    return True
+    join(record.address, None)
+    _kill(record.namespace, actor_names(record))
+    leave()
 
 
 def actor_names(record: DeploymentRecord) -> list[str]:
@@ -281,12 +277,14 @@ def _new_record(log_uuid: str, app: App, app_path: str, settings: Settings, *, k
         keeper=keeper, services=[service.name for service in app.services], shards=settings.shards)
 
 
+def _on_head(record: DeploymentRecord, head: Head) -> DeploymentRecord:
+    return _changed(
+        record, address=head.address, own_head=head.own, dashboard=head.dashboard,
+        temp_dir=str(head.temp_dir or ""), token_path=str(head.token_path or ""))
+
+
 def _changed(record: DeploymentRecord, **changes: Any) -> DeploymentRecord:
     return msgspec.structs.replace(record, **changes)
-
-
-def _stopped(record: DeploymentRecord) -> DeploymentRecord:
-    return _changed(record, state="stopped", processes=[], address="", temp_dir="", dashboard="")
 
 
 def _launches(deployment: Deployment) -> list[_Launch]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,7 +15,7 @@ import msgspec
 
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.ownership import Holder, this_process
-from orchestrator.processes import is_alive
+from orchestrator.processes import end_all, is_alive, remove_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,6 +55,21 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
     temp_dir: str = ""  # the head's private directory
     dashboard: str = ""
     processes: list[Holder] = []  # of the own head, when it began to serve
+
+
+def stopped(record: DeploymentRecord) -> DeploymentRecord:
+    """The record of a deployment that has ended: which app and settings ran here last."""
+    return msgspec.structs.replace(record, state="stopped", processes=[], address="", temp_dir="", dashboard="")
+
+
+def import_path() -> list[str]:
+    """What this program imports from beside what is installed: actors import the app from there too."""
+    installed = {Path(path).resolve() for path in sysconfig.get_paths().values()}
+    entries = dict.fromkeys(Path(entry or ".").resolve() for entry in sys.path)
+    return [
+        str(entry) for entry in entries
+        if entry.is_dir() and not installed.intersection([entry, *entry.parents])
+        and entry.name not in {"site-packages", "dist-packages"}]
 
 
 class DataDirectory:
@@ -153,6 +170,30 @@ class DataDirectory:
         if manifest != known:
             _write(self._manifest_path, manifest)
         return manifest
+
+    def clean_up(self) -> DeploymentRecord | None:
+        """End what a killed deployment left on this machine, for it holds the databases; call it under the lock.
+
+        Returns:
+            The record of a deployment that had not been stopped; None where there is nothing to clean.
+
+        Raises:
+            DefiniteError: E_DATA_DIR_IN_USE: a process of it cannot be ended.
+        """
+        record = self.record()
+        if record is None or record.state == "stopped":
+            return None
+        left = []
+        if record.owner != this_process():  # else its head may serve another deployment of this process
+            left = end_all(record.processes)
+            if record.temp_dir and record.own_head:
+                left += remove_head(Path(record.temp_dir))
+        if left:
+            pids = ", ".join(str(process.pid) for process in left)
+            raise DefiniteError(
+                ErrorCode.DATA_DIR_IN_USE, f"processes of an earlier run cannot be ended: {pids}; end them, then try again")
+        self.write_record(stopped(record))
+        return record
 
     def _create(
         self, name: str, path: Path, known: str, create: Callable[[Path], str], progress: Callable[[str], None],

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import tempfile
@@ -28,7 +27,7 @@ from ray._private.parameter import RayParams
 from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-defined]
 
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
-from orchestrator.processes import end_all, processes_of_head
+from orchestrator.processes import HEAD_PREFIX, processes_of_head, remove_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # every message is inlined: the store stays empty
 PROBE_S_MAX = 3.0
-TEMP_PREFIX = "raytx-"
 
 _SOCKET_PATH_MAX = 107  # unix(7)
 _SESSION_SOCKET_LENGTH = 62  # /session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
@@ -143,17 +141,13 @@ def leave() -> None:
             _shut_down(head)
 
 
-def remove_head(temp_dir: Path) -> list[Holder]:
-    """End every process of a head by its private directory and remove that; returns what could not be ended."""
-    left: list[Holder] = []
-    if temp_dir.name.startswith(TEMP_PREFIX) and temp_dir.is_dir() and not temp_dir.is_symlink():
-        for _ in range(3):  # a raylet that is being killed may have started one more worker
-            found = processes_of_head(temp_dir)
-            if not found:
-                break
-            left = end_all(found)
-        shutil.rmtree(temp_dir, ignore_errors=True)
-    return left
+def abandon() -> None:
+    """End an own head that lost a server, without Ray's own shutdown, which waits for the dead; this process must end."""
+    with _Connection.lock:
+        head, _Connection.head = _Connection.head, None
+        if head is not None and head.own and head.temp_dir is not None:
+            _end_servers(head.temp_dir)
+            _restore_environment()
 
 
 def head_processes(head: Head) -> list[Holder]:
@@ -163,10 +157,10 @@ def head_processes(head: Head) -> list[Holder]:
     return processes_of_head(head.temp_dir)
 
 
-def server_pids(head: Head) -> dict[str, int]:
+def server_pids() -> dict[str, int]:
     """Pids of the own head's GCS and raylet: without them it is no cluster any more."""
     servers = _Connection.servers
-    if servers is None or not head.own:
+    if servers is None:
         return {}
     return {name: servers.all_processes[name][0].process.pid for name in ("gcs_server", "raylet")}
 
@@ -322,10 +316,10 @@ def _python_path(entries: list[str]) -> Iterator[None]:
 def _private_directory() -> Path:
     """A new directory (0700), short enough for the sockets in it."""
     for base in (tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"):  # noqa: S108 - mkdtemp makes it private
-        if len(base) + 1 + len(TEMP_PREFIX) + 8 + _SESSION_SOCKET_LENGTH > _SOCKET_PATH_MAX:
+        if len(base) + 1 + len(HEAD_PREFIX) + 8 + _SESSION_SOCKET_LENGTH > _SOCKET_PATH_MAX:
             continue
         try:
-            return Path(tempfile.mkdtemp(prefix=TEMP_PREFIX, dir=base))
+            return Path(tempfile.mkdtemp(prefix=HEAD_PREFIX, dir=base))
         except OSError:
             continue
     raise DefiniteError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -16,6 +17,8 @@ from orchestrator.ownership import Holder, end_process, this_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+HEAD_PREFIX = "raytx-"  # of the private directories of Ray heads
 
 _DRIVER_LOG = "python-core-driver-"  # Ray's log of a process that is connected but was not started by the head
 
@@ -69,6 +72,19 @@ def processes_of_head(temp_dir: Path) -> list[Holder]:
         if mine and not any(_DRIVER_LOG in name for name in mine) and process.pid != os.getpid():
             found.append(process.pid)
     return [holder for pid in found if (holder := identify(pid)) is not None]
+
+
+def remove_head(temp_dir: Path) -> list[Holder]:
+    """End every process of a head by its private directory and remove that; returns what could not be ended."""
+    left: list[Holder] = []
+    if temp_dir.name.startswith(HEAD_PREFIX) and temp_dir.is_dir() and not temp_dir.is_symlink():
+        for _ in range(3):  # a raylet that is being killed may have started one more worker
+            found = processes_of_head(temp_dir)
+            if not found:
+                break
+            left = end_all(found)
+        shutil.rmtree(temp_dir, ignore_errors=True)
+    return left
 
 
 def _open_files(pid: int) -> list[str]:
