@@ -21,7 +21,9 @@ SETTLE_S = 30
 _NUMBERS = itertools.count(1)
 
 
-def order(order_id: str | None = None, *, quantity: int = 2, sku: str = "85123A", account: str = "13047", **more: Any) -> dict[str, Any]:
+def order(
+    order_id: str | None = None, *, quantity: int = 2, sku: str = "85123A", account: str = "13047", **more: Any,
+) -> dict[str, Any]:
     """A valid order of one line at 2.55 pounds."""
     made = {
         "order_id": order_id or f"order-{next(_NUMBERS)}", "customer": account,
@@ -35,7 +37,7 @@ def order(order_id: str | None = None, *, quantity: int = 2, sku: str = "85123A"
 class Shop:
     """A client, and what tests ask of its deployment."""
 
-    def __init__(self, client: Client, app: str) -> None:
+    def __init__(self, client: Client) -> None:
         self.client = client
         self.deployment = client.deployment
 
@@ -68,4 +70,4 @@ def open_shop(data: Path, settings: Settings, *, stock: int = STOCK, credit: int
     books = {"stock": [{"sku": "85123A", "quantity": stock}, {"sku": "22423", "quantity": stock}],
              "accounts": [{"account": "13047", "amount_minor": credit}, {"account": POOR, "amount_minor": 1_000}]}
     assert client.submit("open_books", books, key="books").outcome(30).committed
-    return Shop(client, app)
+    return Shop(client)

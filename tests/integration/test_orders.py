@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from actors.orders import place_order
 from integration.shop import POOR, Shop, open_shop, order
 from orchestrator import DefiniteError, FaultSettings, IndefiniteError, OutcomeKind, Settings
 
@@ -170,9 +171,7 @@ BAD = [
 
 
 @pytest.mark.parametrize(("change", "names"), BAD, ids=[name for _, name in BAD])
-def test_bad_input_is_refused_at_the_border(head: None, change: dict, names: str) -> None:
-    from actors.orders import place_order
-
+def test_bad_input_is_refused_at_the_border(change: dict, names: str) -> None:
     with pytest.raises(DefiniteError) as caught:
         place_order.encode_input(order() | change)
     assert caught.value.code == "E_INVALID_INPUT"

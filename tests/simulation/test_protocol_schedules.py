@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orchestrator.protocol.messages import Kind, OutcomeStatus
+from orchestrator.protocol.messages import Inquiry, Kind, OutcomeStatus
+from orchestrator.protocol.records import Decision
 from orchestrator.saga import Context, RollbackOrder, Saga, Step
 from simulation.world import ServiceModel, World, shuffle_run
 
@@ -143,25 +144,13 @@ def test_a_core_that_sends_before_the_decision_is_durable_is_caught() -> None:
     while not any(m.to == "log" and type(m.body[1]).__name__ == "Decided" for m in world.network):
         world.deliver(0)
     txn = next(iter(world.log.begun))
-    command = next(c for c in [world.core.settling(_inquiry(txn, "s0"), _commit())])
+    command = world.core.settling(Inquiry(txn, "s0", 1), Decision.COMMIT)
     world.services["s0"].handle(command)  # the mistake: a commit leaves while the decision is on its way
     world.network.clear()
     world.now_ms += 60_000
     world.crash()  # the decision was lost with the log's queue: the recovery aborts at the deadline
     with pytest.raises(AssertionError):
         finish(world)
-
-
-def _inquiry(txn: str, step: str):
-    from orchestrator.protocol.messages import Inquiry
-
-    return Inquiry(txn, step, 1)
-
-
-def _commit():
-    from orchestrator.protocol.records import Decision
-
-    return Decision.COMMIT
 
 
 def test_kinds_are_the_four_messages() -> None:

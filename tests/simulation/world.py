@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from actors import ledger
-from actors.ledger import Action, Fence, RowState
+from actors.ledger import Action, RowState
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Waiter
 from orchestrator.protocol.identifiers import epoch_of, partition_of
-from orchestrator.protocol.messages import Command, Kind, OutcomeMessage, OutcomeStatus, Reply, Status, SubmitRequest
+from orchestrator.protocol.messages import Command, OutcomeMessage, OutcomeStatus, Reply, Status, SubmitRequest
 from orchestrator.protocol.records import (
     AppendResult,
     AppendStatus,
@@ -21,7 +21,6 @@ from orchestrator.protocol.records import (
     Decided,
     Decision,
     Ended,
-    Parked,
     Record,
     State,
     StoredTransaction,
@@ -249,7 +248,8 @@ class World:
                 if what == "release":
                     assert (txn, step, "commit") not in service.effects
         for key, outcomes in self.told.items():
-            finals = {(o.transaction, o.status) for o in outcomes if o.status in (OutcomeStatus.COMMITTED, OutcomeStatus.ABORTED)}
+            told = (OutcomeStatus.COMMITTED, OutcomeStatus.ABORTED)
+            finals = {(o.transaction, o.status) for o in outcomes if o.status in told}
             assert len(finals) <= 1, (key, finals)
             for txn, status in finals:
                 commit = self.log.decided[txn].decision is Decision.COMMIT
@@ -260,13 +260,13 @@ def shuffle_run(world: World, rng: random.Random, steps: int) -> None:
     """A hostile phase: deliver out of order, double, lose, let time pass, crash the shard."""
     for _ in range(steps):
         choice = rng.random()
-        if world.network and choice < 0.72:  # noqa: PLR2004
+        if world.network and choice < 0.72:
             world.deliver(rng.randrange(len(world.network)))
-        elif world.network and choice < 0.82:  # noqa: PLR2004
+        elif world.network and choice < 0.82:
             world.deliver(rng.randrange(len(world.network)), keep=True)
-        elif world.network and choice < 0.92:  # noqa: PLR2004
+        elif world.network and choice < 0.92:
             world.lose(rng.randrange(len(world.network)))
-        elif choice < 0.97:  # noqa: PLR2004
+        elif choice < 0.97:
             world.advance(rng.choice([1, 50, 1_100, 40_000]))
         else:
             world.crash()

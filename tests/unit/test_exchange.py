@@ -24,7 +24,7 @@ class Port:
         self.arrived = asyncio.Event()
 
     async def call(self, payload: bytes) -> bytes:
-        ops = [Op(*pair) for pair in eval(payload.decode())]  # noqa: S307
+        ops = [Op(*pair) for pair in eval(payload.decode())]
         if self.down:
             raise IndefiniteError("E_UNREACHABLE", "down")
         self.calls.append(ops)
@@ -36,7 +36,7 @@ class Port:
 def caller_of(port: Port, delivered: list[Op], lost: list[IndefiniteError] | None = None) -> Caller[Op, Op]:
     return Caller(
         port, encode=lambda ops: repr([tuple(o) for o in ops]).encode(),
-        decode=lambda answer: [Op(*pair) for pair in eval(answer.decode())],  # noqa: S307
+        decode=lambda answer: [Op(*pair) for pair in eval(answer.decode())],
         deliver=delivered.extend, key=lambda o: o.key, settles=lambda r, o: r.attempt >= o.attempt,
         key_of_result=lambda r: r.key, lost=None if lost is None else lost.append)
 

@@ -61,7 +61,8 @@ def test_input_round_trip_and_errors() -> None:
     assert caught.value.code == "E_INVALID_INPUT"
 
 
-@pytest.mark.parametrize("bad", [{"backoff_ms": 0}, {"attempts_max": -1}, {"attempt_timeout_ms": 1.5}, {"backoff_ms_max": True}])
+@pytest.mark.parametrize(
+    "bad", [{"backoff_ms": 0}, {"attempts_max": -1}, {"attempt_timeout_ms": 1.5}, {"backoff_ms_max": True}])
 def test_retry_policy_refuses(bad) -> None:
     with pytest.raises(ValueError, match=next(iter(bad))):
         RetryPolicy(**bad)
