@@ -1,4 +1,4 @@
-"""A bounded map of what was used lately."""
+"""Bounded memory of what was used lately, and of what cannot be there."""
 
 from __future__ import annotations
 
@@ -48,3 +48,45 @@ class RecentMap(Generic[K, V]):
         """Drop a value."""
         self._young.pop(key, None)
         self._old.pop(key, None)
+
+
+class NewIds:
+    """Tells ids that are certainly not stored without looking: above a line, every id that was stored is known here.
+
+    Ids rise with time, so that almost every new one lies above the line. The line rises when too many are known.
+
+    Args:
+        highest: no id above it is stored when this is made.
+        ids_max: so many are known at most.
+    """
+
+    __slots__ = ("_half", "_line", "_middle", "_old", "_young")
+
+    def __init__(self, highest: str, ids_max: int) -> None:
+        self._half = max(ids_max // 2, 1)
+        self._line = self._middle = highest
+        self._old: set[str] = set()  # stored, above the line and up to the middle
+        self._young: set[str] = set()  # stored, above the middle
+
+    def __len__(self) -> int:
+        return len(self._old) + len(self._young)
+
+    def absent(self, identity: str) -> bool:
+        """True if it is certainly not stored; False says nothing."""
+        if identity > self._middle:
+            return identity not in self._young
+        return identity > self._line and identity not in self._old
+
+    def stored(self, identity: str) -> None:
+        """It is stored now."""
+        if identity > self._middle:
+            self._young.add(identity)
+        elif identity > self._line:
+            self._old.add(identity)
+        if len(self) > 2 * self._half or len(self._young) > self._half:
+            self._raise_line()
+
+    def _raise_line(self) -> None:
+        highest = max(self._young, default=self._middle)
+        self._line, self._middle = self._middle, highest
+        self._old, self._young = self._young, set()

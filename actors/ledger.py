@@ -7,7 +7,7 @@ table generates the one in docs/protocol.md.
 from __future__ import annotations
 
 from enum import Enum, IntEnum
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import msgspec
 
@@ -219,19 +219,27 @@ class Fence:
         return raised
 
 
-Item = TypeVar("Item")
+class Carrier(Protocol):
+    """What carries a command."""
+
+    @property
+    def command(self) -> Command:
+        """The command."""
 
 
-def finish_first(items: Iterable[tuple[Command, Item]]) -> list[tuple[Command, Item]]:
+Item = TypeVar("Item", bound=Carrier)
+
+
+def finish_first(items: Iterable[Item]) -> list[Item]:
     """Commits and rollbacks before what starts new work; messages of one (transaction, step) keep their order."""
-    first: list[tuple[Command, Item]] = []
-    later: list[tuple[Command, Item]] = []
+    first: list[Item] = []
+    later: list[Item] = []
     waiting: set[Key] = set()
     for item in items:
-        command = item[0]
-        starts = command.kind is Kind.PREPARE or command.kind is Kind.PERFORM
+        command = item.command
+        kind = command.kind
         key = (command.transaction, command.step)
-        if starts or key in waiting:
+        if kind is Kind.PREPARE or kind is Kind.PERFORM or key in waiting:
             waiting.add(key)
             later.append(item)
         else:

@@ -98,25 +98,26 @@ class BatchRunner:
         return outcomes
 
     def _run(self, works: Iterable[Work], now_ms: int) -> tuple[list[Outcome], _Batch]:
-        admitted, outcomes = self._admit(list(works))
+        admitted, outcomes = self._admit(works)
         batch = _Batch(self._store, {(w.command.transaction, w.command.step) for w in admitted}, now_ms)
-        for _, work in finish_first((work.command, work) for work in admitted):
-            outcomes.append(Outcome(work, self._handle(work, batch)))
+        outcomes.extend(Outcome(work, self._handle(work, batch)) for work in finish_first(admitted))
         return outcomes, batch
 
-    def _admit(self, works: list[Work]) -> tuple[list[Work], list[Outcome]]:
+    def _admit(self, works: Iterable[Work]) -> tuple[list[Work], list[Outcome]]:
         """Every epoch of the batch counts before anything is done for any of its senders."""
         sane, outcomes = [], []
         for work in works:
-            if is_id(work.command.transaction):
-                self.fence.see(partition_of(work.command.transaction), work.command.epoch)
-                sane.append(work)
+            transaction = work.command.transaction
+            if is_id(transaction):
+                partition = partition_of(transaction)
+                self.fence.see(partition, work.command.epoch)
+                sane.append((partition, work))
             else:
                 told = "this is not the id of a transaction"
                 outcomes.append(Outcome(work, _reply(work, Status.VIOLATION, ErrorCode.INVALID_INPUT, told)))
         admitted = []
-        for work in sane:
-            if self.fence.admits(partition_of(work.command.transaction), work.command.epoch):
+        for partition, work in sane:
+            if self.fence.admits(partition, work.command.epoch):
                 admitted.append(work)
             else:
                 told = "a successor of the sender was heard before"

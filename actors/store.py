@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from actors.cache import RecentMap
+from actors.cache import NewIds, RecentMap
 from actors.ledger import Key, Row, RowState
 from orchestrator.database import OwnedDatabase, create_database, refused
 from orchestrator.errors import DefiniteError
@@ -35,6 +35,7 @@ ROW_COLUMNS: Final = (
     "txn, step, operation, state, fingerprint, request, result, code, message, attempts, prepared_ms, finished_ms, crc")
 STATE_ENTRIES_MAX = 50_000
 PREPARED_ROWS_MAX = 50_000
+NEW_IDS_MAX = 40_000
 PURGE_ROWS_MAX = 256  # per batch: retention never makes a batch wait
 
 _LOAD = f"SELECT {ROW_COLUMNS} FROM ledger WHERE txn IN (SELECT value FROM json_each(?))"  # noqa: S608 - a constant
@@ -122,6 +123,8 @@ class Store:
         self._connection = self.database.connection
         self._values: RecentMap[str, bytes] = RecentMap(STATE_ENTRIES_MAX)
         self._prepared: RecentMap[Key, Row | None] = RecentMap(PREPARED_ROWS_MAX)
+        (highest,) = self._connection.execute("SELECT max(txn) FROM ledger").fetchone()
+        self._new = NewIds(highest or "", NEW_IDS_MAX)
         self._purged_to = ""
 
     def epochs(self) -> dict[int, int]:
@@ -157,9 +160,12 @@ class Store:
         found: dict[Key, Row] = {}
         missing: set[str] = set()
         for key in keys:
+            transaction = key[0]
+            if self._new.absent(transaction):
+                continue
             row = self._prepared.get(key, None)
             if row is None:
-                missing.add(key[0])
+                missing.add(transaction)
             else:
                 found[key] = row
         if missing:
@@ -216,6 +222,7 @@ class Store:
         for key, value in values.items():
             self._values.put(key, _ABSENT if value is None else value)
         for row_key, row in rows.items():
+            self._new.stored(row.transaction)
             if row.state is RowState.PREPARED:
                 self._prepared.put(row_key, row)
             else:

@@ -1,5 +1,7 @@
 """Every cell of the ledger's table, the answers that follow from a row, fencing and the order within a batch."""
 
+from typing import NamedTuple
+
 import pytest
 
 from actors.ledger import (
@@ -33,6 +35,11 @@ CELLS = {
     RowState.ROLLED_BACK: (Action.LATE_PREPARE, V, Action.ACK, V),
     RowState.DONE: (V, V, V, Action.ACK),
 }
+
+
+class Carried(NamedTuple):
+    command: Command
+    name: str
 
 
 def command(kind, *, request=b"r", attempt=1, transaction=TXN, step="reserve"):
@@ -138,5 +145,5 @@ def test_fence_raises_and_refuses():
 def test_finishing_goes_first_but_a_step_keeps_its_order():
     other = make_id(BEGAN_MS, 7, 1, 2)
     arrived = [command(P), command(R), command(C, transaction=other), command(F, transaction=other, step="send")]
-    ordered = [item for _, item in finish_first(zip(arrived, "abcd", strict=True))]
-    assert ordered == ["c", "a", "b", "d"]
+    ordered = finish_first(map(Carried, arrived, "abcd"))
+    assert [item.name for item in ordered] == ["c", "a", "b", "d"]

@@ -4,7 +4,7 @@ import sqlite3
 
 import pytest
 
-from actors.cache import RecentMap
+from actors.cache import NewIds, RecentMap
 from actors.ledger import RowState, finished, prepared, tombstone
 from actors.reader import StoreReader
 from actors.store import PURGE_ROWS_MAX, Retention, Store, create_store
@@ -176,3 +176,28 @@ def test_recent_map_is_bounded_and_keeps_what_is_used():
     assert recent.get(999, None) == 999
     recent.forget(999)
     assert recent.get(999, None) is None
+
+
+def test_new_ids_never_call_a_stored_one_absent():
+    stored = {txn(n) for n in range(5)}
+    new = NewIds(max(stored), 20)
+    for number in range(5, 400):
+        late = number - 7 if number % 3 else number  # ids do not come quite in order
+        assert not new.absent(txn(late)) or txn(late) not in stored
+        new.stored(txn(late))
+        stored.add(txn(late))
+        assert not any(new.absent(one) for one in stored)
+        assert new.absent(txn(number + 1_000))
+        assert len(new) <= 21
+
+
+def test_rows_of_before_the_opening_are_found(path):
+    store = Store(path, "vault", "run")
+    put(store, [held(5), tombstone(command(6), 1)])
+    store.close()
+    again = Store(path, "vault", "run")
+    keys = [(txn(n), "pay") for n in (4, 5, 6, 7)]
+    assert sorted(again.load(keys)) == [(txn(5), "pay"), (txn(6), "pay")]
+    put(again, [held(4), held(7)])
+    assert len(again.load(keys)) == 4
+    again.close()
