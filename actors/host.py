@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import os
+import sqlite3
 import time
 from functools import partial
 from pathlib import Path
@@ -31,13 +32,14 @@ from orchestrator.protocol.messages import SCHEMA_VERSION, Command, CommandBatch
 from orchestrator.protocol.records import encode
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from actors.ledger import Key
     from actors.service import Service
     from orchestrator.app import ParticipantSpec
 
 BATCH_MAX = 1_024  # messages in one local transaction
+OPEN_RETRY_S = 1.0
 REGISTER_S = 5.0
 REGISTER_RETRY_S_MIN = 0.05
 REGISTER_RETRY_S_MAX = 2.0
@@ -159,9 +161,7 @@ class ServiceHost:
         if found is None:
             raise DefiniteError(ErrorCode.CONFIG, f"app {self._spec.app!r} has no service {self._spec.name!r}")
         service = cast("Service", found)
-        expected = _expected_uuid(Path(self._spec.data_dir), self._spec.name)
-        opening = partial(Store, self._path(), self._spec.name, self._spec.run, expected_uuid=expected)
-        self._store = await self._writer.result(opening)
+        self._store = await self._open_store()
         faults = self._settings.faults.get(self._spec.name)
         operations = service.bound
         if faults is not None and faults != FaultSettings(seed=faults.seed):
@@ -181,6 +181,19 @@ class ServiceHost:
         self._spawn(self._keep_registered())
         self._spawn(self._ask_in_doubt())
 
+    async def _open_store(self) -> Store:
+        """The database, tried again while the disk is full or failing: nothing is held meanwhile, and nobody is answered."""
+        expected = _expected_uuid(Path(self._spec.data_dir), self._spec.name)
+        opening = partial(Store, self._path(), self._spec.name, self._spec.run, expected_uuid=expected)
+        while True:
+            store, failure = await self._writer.result(partial(_attempt, opening))
+            if store is not None:
+                return store
+            if not self._detail:
+                log_event("store_unavailable", level="ERROR", service=self._spec.name, message=failure)
+            self._detail = f"the database cannot be opened for now: {failure}"
+            await asyncio.sleep(OPEN_RETRY_S)
+
     async def _serves(self) -> bool:
         """Whether it serves, at the latest after the time that an exchange may be held."""
         try:
@@ -198,7 +211,7 @@ class ServiceHost:
         works = self._pending
         self._pending = []
         if len(works) > BATCH_MAX:  # commits and rollbacks first, also where new work would fill the batch
-            ordered = [work for _, work in finish_first((work.command, work) for work in works)]
+            ordered = finish_first(works)
             works, self._pending = ordered[:BATCH_MAX], ordered[BATCH_MAX:]
         self._running = self._responder.busy = True
         retention = self._retention
@@ -321,6 +334,13 @@ def _ray_owner(deployment: str) -> OwnerPort:
     from orchestrator.transport import RayOwnerPort  # noqa: PLC0415 - ray is slow to import; readers do without it
 
     return RayOwnerPort(deployment)
+
+
+def _attempt(opening: Callable[[], Store]) -> tuple[Store | None, str]:
+    try:
+        return opening(), ""
+    except (sqlite3.Error, OSError) as error:
+        return None, str(error)
 
 
 def _decode_batch(payload: bytes) -> CommandBatch:

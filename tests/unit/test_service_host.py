@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from actors import host as host_module
 from actors.host import ServiceHost, database_path
 from actors.service import Refused, Service, State
+from actors.store import Store
 from orchestrator.app import App, LedgerRow, ParticipantSpec
 from orchestrator.config import FaultSettings, LogLevel, make_settings
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
@@ -206,6 +207,20 @@ async def test_a_missing_database_is_never_made(rig_of, tmp_path):
     assert reply.code == "E_STORE_REFUSED"
     assert not database_path(tmp_path, "purse").exists()
     await again.close()
+
+
+async def test_a_failing_disk_is_waited_for(rig_of, monkeypatch):
+    failures = [sqlite3.OperationalError("database or disk is full")]
+
+    def opening(*args, **more):
+        if failures:
+            raise failures.pop()
+        return Store(*args, **more)
+
+    monkeypatch.setattr(host_module, "OPEN_RETRY_S", 0.01)
+    monkeypatch.setattr(host_module, "Store", opening)
+    assert (await rig_of().one(message(P))).status is Status.YES
+    assert not failures
 
 
 async def test_damage_found_while_serving_refuses(rig_of, tmp_path):
