@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 from orchestrator.cli import build_cli
@@ -47,7 +48,8 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Place orders as fast as they are answered, then audit; exit 0 if the audit is ok, expected aborts included."""
-    with _errors(as_json=as_json):
+    out = Console(file=sys.stdout)
+    with _errors(as_json=as_json), _quiet_stdout():
         # Ray takes a second to import: only where it is needed, so that --help stays fast.
         from loadgen.load import LoadPlan, run_load  # noqa: PLC0415
 
@@ -57,10 +59,10 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
                 trace=trace, lines=parse_lines(lines), stock_share=parse_share(stock_share), returns=returns,
                 skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience),
             Console(stderr=True))
-        if as_json:
-            typer.echo(json.dumps(summary.to_json()))
-        else:
-            Console().print(summary.render())
+    if as_json:
+        typer.echo(json.dumps(summary.to_json()))
+    else:
+        out.print(summary.render())
     raise typer.Exit(0 if summary.ok else 1)
 
 
@@ -70,10 +72,11 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of orders and declines.")] = 1,
 ) -> None:
     """Show it: real-shaped orders, an orchestrator killed amid them, recovery, audit; exit 0 if the audit is ok."""
-    with _errors(as_json=False):
+    out = Console(file=sys.stdout)
+    with _errors(as_json=False), _quiet_stdout():
         from loadgen.demo import run_demo  # noqa: PLC0415 - as above
 
-        summary = run_demo(DEFAULT_APP, Console(), data=data, seed=seed)
+        summary = run_demo(DEFAULT_APP, out, data=data, seed=seed)
     raise typer.Exit(0 if summary.ok else 1)
 
 
@@ -86,6 +89,11 @@ def _errors(*, as_json: bool) -> Iterator[None]:
         text = f"error {error.code}: {error.message}"
         typer.echo(json.dumps({"error": {"code": error.code, "message": error.message}}) if as_json else text, err=True)
         raise typer.Exit(EXIT_WRONG_USE if isinstance(error, DefiniteError) else EXIT_UNREACHABLE) from None
+
+
+def _quiet_stdout() -> redirect_stdout[TextIO]:
+    """Have what Ray prints on its own account (that a worker died, say) go to stderr: stdout is for the result."""
+    return redirect_stdout(sys.stderr)
 
 
 def _app(chosen: str | None, data: Path) -> str:

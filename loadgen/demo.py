@@ -19,6 +19,7 @@ from loadgen.driver import Milestone
 from loadgen.load import STATUS_TIMEOUT_S, LoadPlan, Prepared, conclude, deployed, drive, open_books, prepare
 from loadgen.summary import Summary
 from orchestrator.client import Client
+from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.protocol.identifiers import partition_of_key
 
@@ -78,6 +79,9 @@ def run_demo(app: str, console: Console, *, data: Path | None = None, seed: int 
         DefiniteError: E_DATA_DIR_IN_USE where a deployment already runs on `data`.
     """
     with _directory(data) as where:
+        if DataDirectory(where).running() is not None:
+            raise DefiniteError(
+                ErrorCode.DATA_DIR_IN_USE, f"a deployment runs on {where}, and the demo kills a part of its own: name another")
         plan = LoadPlan(
             data=where, app=app, orders=ORDERS, concurrency=CONCURRENCY, shards=SHARDS, seed=seed, stock_share=STOCK_SHARE,
             faults={"payment": {"decline": DECLINED}})
@@ -85,9 +89,6 @@ def run_demo(app: str, console: Console, *, data: Path | None = None, seed: int 
         console.print(_panel_of_plan(prepared))
         began_s = time.monotonic()
         with deployed(plan) as client:
-            if not client.deployment.owned:
-                raise DefiniteError(
-                    ErrorCode.DATA_DIR_IN_USE, f"a deployment runs on {where}, and the demo kills a part of its own")
             console.print(_panel_of_actors(client, time.monotonic() - began_s))
             open_books(client, prepared)
             recovery = Recovery(client, console)

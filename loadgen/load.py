@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from orchestrator.log.reader import LogReader, TransactionQuery
 from rich.console import Console
 
 from loadgen.baskets import Baskets
@@ -31,6 +30,7 @@ from orchestrator.client import Client, connect
 from orchestrator.config import Settings, make_settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.log.reader import LogReader, TransactionQuery
 
 ORDERS_DEFAULT = 10_000
 BOOKS_CONCURRENCY = 8

@@ -73,3 +73,4 @@ def test_the_demo_kills_an_orchestrator_and_passes_its_audit(tmp_path):
     assert ended.returncode == 0, ended.stdout + ended.stderr
     for text in ("kill -9", "after the kill", "audit ok", "OUT_OF_STOCK", "no caller was told a wrong outcome"):
         assert text in " ".join(ended.stdout.split())
+    assert "raylet" not in ended.stdout  # Ray's own reports of the death go to stderr: stdout is for the result
