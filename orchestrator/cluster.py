@@ -26,7 +26,7 @@ from orchestrator.deployment import (
     stopped,
 )
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
-from orchestrator.head import Head, abandon, head_processes, join, leave, open_head, server_pids
+from orchestrator.head import Head, abandon, join, leave, open_head, own_processes, server_pids, start_dashboard
 from orchestrator.log.actor import LogSpec, TransactionLog
 from orchestrator.log.store import create_log
 from orchestrator.ownership import this_process
@@ -62,7 +62,7 @@ class Deployment:
         app_path: import path of the app.
         settings: what it runs with.
         owned: whether this process started it, so that `stop` ends it.
-        dashboard: URL of Ray's dashboard, or "".
+        dashboard: URL of Ray's dashboard, or ""; it may answer some seconds after the deployment serves.
     """
 
     def __init__(self, directory: DataDirectory, record: DeploymentRecord, app: App, lock: DirectoryLock | None) -> None:
@@ -126,6 +126,22 @@ class Deployment:
         finally:
             lock.release()
 
+    def start_dashboard(self) -> None:
+        """Start the dashboard of an own head, if an address was chosen for it, and wait until it listens: 10 s or more.
+
+        Raises:
+            IndefiniteError: E_UNREACHABLE: it did not start; the deployment serves on without it.
+        """
+        if self.dashboard:
+            try:
+                start_dashboard()
+            except IndefiniteError:
+                self.dashboard = ""
+                raise
+            finally:
+                self._record = _changed(self._record, dashboard=self.dashboard, processes=own_processes())
+                self._directory.write_record(self._record)
+
     def abandon(self) -> None:
         """End an own head that lost a server, at once; the process must end (or start anew) after it."""
         atexit.unregister(self.stop)
@@ -162,7 +178,7 @@ def start_deployment(
         app_path: import path of the app, `package.module:attribute`.
         settings: defaults where None.
         address: of a Ray cluster to run on, this machine being a node of it; None = a private head of its own.
-        dashboard: whether an own head has Ray's dashboard.
+        dashboard: whether to choose an address for Ray's dashboard on an own head; `start_dashboard` starts it.
         keeper: this process does nothing else (`raytx up`).
         progress: told what is being done.
 
@@ -190,7 +206,7 @@ def start_deployment(
             _kill(last.namespace, actor_names(last))
         undo.callback(_kill, record.namespace, actor_names(record))
         _launch(Deployment(directory, record, app, lock), head, progress)
-        record = _changed(record, state="serving", processes=head_processes(head))
+        record = _changed(record, state="serving", processes=own_processes())
         directory.write_record(record)
         undo.pop_all()
     deployment = Deployment(directory, record, app, lock)

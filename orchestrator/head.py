@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # every message is inlined: the store stays empty
 PROBE_S_MAX = 3.0
+DASHBOARD_PORT = 8265  # Ray's default; the next free one is taken
 
 _SOCKET_PATH_MAX = 107  # unix(7)
 _SESSION_SOCKET_LENGTH = 62  # /session_<date>_<time>_<microseconds>_<pid>/sockets/plasma_store
@@ -58,28 +59,30 @@ class Head:
     own: bool  # started by this process
     temp_dir: Path | None = None
     token_path: Path | None = None
-    dashboard: str = ""
+    dashboard: str = ""  # URL that was chosen for it
 
 
 class _Servers(Node):  # type: ignore[misc]  # Ray is untyped
     """The servers of an own head: those that ray.init starts, without what nobody here uses.
 
-    Autoscaler, log monitor and the API server behind an unwanted dashboard are a third of the time and memory of a start.
+    Autoscaler, log monitor and API server are a third of the time of a start. The API server is the dashboard: it takes
+    longer than all the rest, so that it is started last, if at all.
     """
 
-    def __init__(self, temp_dir: Path, *, dashboard: bool) -> None:
+    def __init__(self, temp_dir: Path, dashboard_port: int) -> None:
         parameters = RayParams(
             num_cpus=min(max(os.cpu_count() or 1, 2), 4),  # also how many workers start at once
-            object_store_memory=OBJECT_STORE_BYTES, temp_dir=str(temp_dir), include_dashboard=dashboard,
-            dashboard_port=None, dashboard_agent_listen_port=0, no_monitor=True, include_log_monitor=False)
+            object_store_memory=OBJECT_STORE_BYTES, temp_dir=str(temp_dir), dashboard_port=dashboard_port,
+            dashboard_agent_listen_port=0, no_monitor=True, include_log_monitor=False)
         super().__init__(parameters, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True)
 
-    def start_api_server(self, *, include_dashboard: bool | None, raise_on_failure: bool) -> None:
-        """Start it only for the dashboard."""
-        if include_dashboard:
-            super().start_api_server(include_dashboard=True, raise_on_failure=raise_on_failure)
-        else:
-            self._webui_url = ""
+    def start_api_server(self, **_options: Any) -> None:
+        """Not among the servers that are started with the head."""
+        self._webui_url = ""
+
+    def start_dashboard(self) -> None:
+        """Start it now and wait until it listens."""
+        super().start_api_server(include_dashboard=True, raise_on_failure=True)
 
 
 class _Connection:
@@ -100,7 +103,7 @@ def open_head(token_path: Path, python_path: list[str], *, dashboard: bool) -> H
     Args:
         token_path: where the head's authentication token is written (0600).
         python_path: what workers import from, before what is installed.
-        dashboard: whether to start Ray's dashboard.
+        dashboard: whether to choose an address for Ray's dashboard; `start_dashboard` starts it.
 
     Raises:
         DefiniteError: E_CONFIG: Ray could not be started; nothing is left behind.
@@ -109,6 +112,20 @@ def open_head(token_path: Path, python_path: list[str], *, dashboard: bool) -> H
         if not ray.is_initialized():
             _start(token_path, python_path, dashboard=dashboard)
         return _share()
+
+
+def start_dashboard() -> None:
+    """Start the own head's dashboard at the address chosen for it, and wait until it listens: 10 s or more.
+
+    Raises:
+        IndefiniteError: E_UNREACHABLE: it did not start; nothing else depends on it.
+    """
+    servers = _Connection.servers
+    if servers is not None:
+        try:
+            servers.start_dashboard()
+        except Exception as error:
+            raise IndefiniteError(ErrorCode.UNREACHABLE, f"Ray's dashboard did not start: {_first_line(error)}") from error
 
 
 def join(address: str, token_path: Path | None) -> Head:
@@ -150,11 +167,10 @@ def abandon() -> None:
             _restore_environment()
 
 
-def head_processes(head: Head) -> list[Holder]:
-    """Processes of an own head: its servers and all workers."""
-    if head.temp_dir is None or not head.own:
-        return []
-    return processes_of_head(head.temp_dir)
+def own_processes() -> list[Holder]:
+    """Processes of this process's own head: its servers and all workers."""
+    head = _Connection.head
+    return processes_of_head(head.temp_dir) if head is not None and head.own and head.temp_dir is not None else []
 
 
 def server_pids() -> dict[str, int]:
@@ -186,18 +202,19 @@ def _start(token_path: Path, python_path: list[str], *, dashboard: bool) -> None
     temp_dir = _private_directory()
     write_private(token_path, secrets.token_hex(32))
     _set_environment(token_path)
+    port = _free_port(DASHBOARD_PORT) if dashboard else 0
     try:
         with _python_path(python_path):
-            _Connection.servers = servers = _in_lasting_thread(lambda: _Servers(temp_dir, dashboard=dashboard))
+            _Connection.servers = servers = _in_lasting_thread(lambda: _Servers(temp_dir, port))
         _init(servers.gcs_address)
     except Exception as error:
         _end_servers(temp_dir)
         _restore_environment()
         raise DefiniteError(ErrorCode.CONFIG, f"Ray did not start: {_first_line(error)}") from error
     _Connection.ours = True
-    url = servers.webui_url
     _Connection.head = Head(
-        servers.gcs_address, own=True, temp_dir=temp_dir, token_path=token_path, dashboard=f"http://{url}" if url else "")
+        servers.gcs_address, own=True, temp_dir=temp_dir, token_path=token_path,
+        dashboard=f"http://127.0.0.1:{port}" if port else "")
 
 
 def _connect(address: str, token_path: Path | None) -> None:
@@ -311,6 +328,16 @@ def _python_path(entries: list[str]) -> Iterator[None]:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
+
+
+def _free_port(first: int) -> int:
+    for port in range(first, first + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    return 0
 
 
 def _private_directory() -> Path:

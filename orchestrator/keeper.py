@@ -83,6 +83,7 @@ def _keep(options: argparse.Namespace, reporter: _Reporter) -> None:
         log_event("serving", status="serving", address=deployment.address, run=deployment.run)
         reporter.tell(serving=deployment.namespace)
         reporter.close()
+        _start_dashboard(deployment)
         began_s = time.monotonic()
         lost = _wait_for_loss(deployment.server_pids())
         stack.pop_all()
@@ -90,6 +91,13 @@ def _keep(options: argparse.Namespace, reporter: _Reporter) -> None:
         failures = 1 if time.monotonic() - began_s > STEADY_S else options.failures + 1
         deployment.abandon()
     _start_anew(options, failures)
+
+
+def _start_dashboard(deployment: Deployment) -> None:
+    try:
+        deployment.start_dashboard()
+    except RaytxError as error:
+        log_event("dashboard_failed", level="WARNING", code=error.code, message=error.message)
 
 
 def _wait_for_loss(servers: dict[str, int]) -> str:
