@@ -112,6 +112,9 @@ class Saga:
     by_name: Mapping[str, Step] = field(init=False)
     layers: tuple[tuple[str, ...], ...] = field(init=False)  # topological: a step's `after` lie in earlier layers
     ancestors: Mapping[str, frozenset[str]] = field(init=False)
+    prepares: tuple[Step, ...] = field(init=False)  # the steps that vote
+    performs: tuple[Step, ...] = field(init=False)  # those performed after the commit
+    dependents: Mapping[str, tuple[Step, ...]] = field(init=False)  # of a step: the preparing ones that name it in `after`
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -120,6 +123,10 @@ class Saga:
         object.__setattr__(self, "by_name", _index(self.name, self.steps))
         object.__setattr__(self, "layers", _layers(self.name, self.by_name))
         object.__setattr__(self, "ancestors", _ancestors(self.by_name, self.layers))
+        object.__setattr__(self, "prepares", tuple(step for step in self.steps if not step.after_commit))
+        object.__setattr__(self, "performs", tuple(step for step in self.steps if step.after_commit))
+        object.__setattr__(self, "dependents", {
+            name: tuple(step for step in self.prepares if name in step.after) for name in self.by_name})
 
     def validate_input(self, data: Any) -> BaseModel:
         """The input as its model.
@@ -156,11 +163,6 @@ class Saga:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise DefiniteError(ErrorCode.INVALID_INPUT, f"{self.name}: the input is not msgpack: {error}") from None
         return self.validate_input(data)
-
-    @property
-    def prepared_steps(self) -> list[Step]:
-        """The steps that vote."""
-        return [step for step in self.steps if not step.after_commit]
 
 
 def encode_plain(value: Any) -> bytes:

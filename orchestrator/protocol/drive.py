@@ -10,7 +10,7 @@ from orchestrator.protocol.effects import Effects, Notice
 from orchestrator.protocol.messages import Command, Kind, OutcomeMessage, OutcomeStatus, Reply, Status, StepResult
 from orchestrator.protocol.records import Decided, Decision, Ended, Parked, State
 from orchestrator.protocol.timers import Timers
-from orchestrator.protocol.transaction import NEVER_MS, Event, Phase, StepProgress, Transaction, durable_event
+from orchestrator.protocol.transaction import NEVER_MS, UNREAD, Event, Phase, StepProgress, Transaction, durable_event
 from orchestrator.saga import Context, RollbackOrder, Step, decode_plain, encode_plain
 
 
@@ -34,23 +34,27 @@ class Drive:
         if txn.cancelled:
             self.decide_abort(txn, ErrorCode.CANCELLED, "cancelled by the caller")
             return
-        self.prepare_ready(txn)
+        self._prepare_roots(txn)
         self.arm(txn, txn.deadline_ms)  # after the prepares: their attempts are mostly due earlier, and one entry is enough
 
-    def prepare_ready(self, txn: Transaction) -> None:
-        """Send the prepares whose predecessors have all voted yes; decide COMMIT when no vote is missing."""
-        steps = txn.steps
-        missing = False
-        for progress in steps.values():
-            if progress.step.after_commit or progress.phase is Phase.YES:
-                continue
-            missing = True
-            if progress.phase is Phase.WAITING and all(steps[name].phase is Phase.YES for name in progress.step.after):
-                self._send_prepare(txn, progress)
-                if txn.deciding is not None:
-                    return
-        if not missing:
+    def _prepare_roots(self, txn: Transaction) -> None:
+        """Send the prepares that wait for no other step."""
+        assert txn.saga is not None
+        for step in txn.saga.prepares:
+            if not step.after and txn.deciding is None:
+                self._send_prepare(txn, txn.steps[step.name])
+
+    def _voted_yes(self, txn: Transaction, progress: StepProgress) -> None:
+        """Send the prepares that waited for this vote; decide COMMIT when no vote is missing."""
+        assert txn.saga is not None
+        txn.votes_missing -= 1
+        if not txn.votes_missing:
             self._decide(txn, Decided(txn.id, Decision.COMMIT, self.now_ms))
+            return
+        for step in txn.saga.dependents[progress.step.name]:
+            ready = all(txn.steps[name].phase is Phase.YES for name in step.after)
+            if ready and txn.deciding is None:
+                self._send_prepare(txn, txn.steps[step.name])
 
     def decide_abort(self, txn: Transaction, code: str, message: str, progress: StepProgress | None = None) -> None:
         """Propose ABORT, unless a decision is taken or on its way to the log (then that one wins)."""
@@ -72,6 +76,7 @@ class Drive:
         txn.decided = decided
         txn.move(durable_event(decided.decision))
         if decided.decision is Decision.ABORT:
+            txn.unfinished -= txn.performs_waiting  # what is performed after a commit takes no part
             self._notice(txn, "aborted", "INFO", service=decided.service, step=decided.step, attempt=decided.attempts,
                          code=decided.code, message=decided.message)
         self.finish(txn)
@@ -89,6 +94,7 @@ class Drive:
                 self._rollback_in_order(txn, progress)
             else:
                 progress.phase = Phase.DONE  # never sent: there is nothing to undo
+                txn.unfinished -= 1
         if commit:
             self._perform_ready(txn)
         self._end_if_done(txn)
@@ -192,9 +198,11 @@ class Drive:
 
     def _perform_ready(self, txn: Transaction) -> None:
         assert txn.saga is not None
-        for progress in txn.steps.values():
-            step = progress.step
-            if not step.after_commit or progress.phase is not Phase.WAITING or progress.parked:
+        if not txn.performs_waiting:
+            return
+        for step in txn.saga.performs:
+            progress = txn.steps[step.name]
+            if progress.phase is not Phase.WAITING or progress.parked:
                 continue
             if all(_readable(txn.steps[name]) for name in txn.saga.ancestors[step.name]):
                 self._perform(txn, progress)
@@ -208,6 +216,7 @@ class Drive:
         except Exception as error:  # noqa: BLE001 - user code
             self._builder_failed(txn, progress, error)
             return
+        txn.performs_waiting -= 1
         self._send_finish(txn, progress, Kind.PERFORM)
 
     def _vote(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
@@ -218,7 +227,7 @@ class Drive:
             return
         if reply.status is Status.YES:
             progress.phase, progress.result, progress.due_ms = Phase.YES, reply.result, NEVER_MS
-            self.prepare_ready(txn)
+            self._voted_yes(txn, progress)
         elif reply.status in (Status.NO, Status.VIOLATION):
             progress.phase = Phase.REFUSED
             self.decide_abort(txn, reply.code or ErrorCode.VIOLATION, reply.message, progress)
@@ -285,6 +294,7 @@ class Drive:
 
     def _acknowledged(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
         progress.phase, progress.due_ms = Phase.DONE, NEVER_MS
+        txn.unfinished -= 1
         if progress.result is None:
             progress.result = reply.result
         if progress.parked:
@@ -320,9 +330,7 @@ class Drive:
             self.finish(txn)
 
     def _end_if_done(self, txn: Transaction) -> None:
-        if txn.state not in (State.COMMITTING, State.ABORTING):
-            return
-        if any(progress.phase is not Phase.DONE for progress in txn.steps.values() if _takes_part(txn, progress)):
+        if txn.unfinished or txn.state not in (State.COMMITTING, State.ABORTING):
             return
         txn.move(Event.ALL_ACKNOWLEDGED)
         if not txn.ended:
@@ -352,7 +360,7 @@ def outcome_of(txn: Transaction, number: int) -> OutcomeMessage:
 def build_request(txn: Transaction, step: Step) -> bytes:
     """The step's request from the input and from the results of the steps it follows."""
     assert txn.saga is not None
-    results: dict[str, Any] = {name: decode_plain(txn.steps[name].result or b"") for name in txn.saga.ancestors[step.name]}
+    results: dict[str, Any] = {name: _value(txn.steps[name]) for name in txn.saga.ancestors[step.name]}
     return encode_plain(step.request(Context(txn.id, txn.input, results)))
 
 
@@ -367,5 +375,7 @@ def _readable(progress: StepProgress) -> bool:
     return progress.phase is Phase.DONE or (not progress.step.after_commit and progress.result is not None)
 
 
-def _takes_part(txn: Transaction, progress: StepProgress) -> bool:
-    return txn.state is State.COMMITTING or not progress.step.after_commit
+def _value(progress: StepProgress) -> Any:
+    if progress.value is UNREAD:
+        progress.value = decode_plain(progress.result or b"")
+    return progress.value

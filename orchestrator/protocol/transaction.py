@@ -12,6 +12,7 @@ from orchestrator.protocol.records import Begun, Decided, Decision, State
 from orchestrator.saga import Saga, Step
 
 NEVER_MS = 1 << 62
+UNREAD = object()
 
 
 class Event(Enum):
@@ -46,7 +47,7 @@ class Phase(IntEnum):
 class StepProgress:
     """One step of one transaction."""
 
-    __slots__ = ("attempt", "due_ms", "failing", "message", "parked", "phase", "request", "result", "step")
+    __slots__ = ("attempt", "due_ms", "failing", "message", "parked", "phase", "request", "result", "step", "value")
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -55,6 +56,7 @@ class StepProgress:
         self.due_ms = NEVER_MS  # when the current attempt is repeated
         self.request = b""  # built once: a repeat carries the same bytes
         self.result: bytes | None = None  # the stored vote
+        self.value: Any = UNREAD  # the same, decoded for request builders
         self.failing = ""  # code of the last transient answer
         self.message = ""
         self.parked = False
@@ -65,11 +67,13 @@ class Transaction:
 
     Invariants: `state` changes only through `move`; `deciding` is set from the moment a Decided record leaves until the
     log has answered, and no other decision is proposed meanwhile; no prepare is sent before `begun_durable`.
+    The three counts say how many steps have not voted yes, have not ended (once decided), and wait to be performed.
     """
 
     __slots__ = (
         "armed_ms", "begun", "begun_durable", "cancelled", "deadline_ms", "decided", "deciding", "ended", "epoch", "id",
-        "input", "partition", "quarantined", "recovered", "saga", "state", "steps", "waiters",
+        "input", "partition", "performs_waiting", "quarantined", "recovered", "saga", "state", "steps", "unfinished",
+        "votes_missing", "waiters",
     )
 
     def __init__(self, begun: Begun, saga: Saga | None, epoch: int) -> None:
@@ -91,6 +95,9 @@ class Transaction:
         self.quarantined = False
         self.waiters: list[Waiter] = []
         self.steps = {step.name: StepProgress(step) for step in saga.steps} if saga else {}
+        self.votes_missing = len(saga.prepares) if saga else 0
+        self.performs_waiting = len(saga.performs) if saga else 0
+        self.unfinished = len(self.steps)
 
     def __repr__(self) -> str:
         return f"Transaction({self.id}, {self.begun.saga}, {self.state.name})"
