@@ -1,0 +1,336 @@
+"""The command line: what it does is done elsewhere, here it is asked for and shown.
+
+Exit codes: 0 done, 1 the answer is bad (a transaction aborted, the audit found something), 2 wrong use, 3 the deployment
+cannot be reached. Errors go to stderr, as one line or, with --json, as one JSON object.
+"""
+
+import json
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from rich.console import Group
+
+from orchestrator import rendering
+from orchestrator.app import App, load_app
+from orchestrator.config import LogLevel, Settings, make_settings
+from orchestrator.deployment import DataDirectory
+from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RaytxError
+from orchestrator.log.reader import LogReader, TransactionQuery
+from orchestrator.logs import redact
+
+EXIT_BAD, EXIT_WRONG_USE, EXIT_UNREACHABLE = 1, 2, 3
+DATA_DEFAULT = Path("raytx-data")
+_AGO = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Data directory.")]
+AppPath = Annotated[
+    str | None, typer.Option("--app", metavar="MODULE:ATTRIBUTE", help="Services and sagas; the last one used here.")]
+Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
+TransactionId = Annotated[str, typer.Argument(metavar="ID", help="Transaction id, 32 hexadecimal digits.")]
+
+
+def build_cli(default_app: str) -> typer.Typer:
+    """The commands that every deployment has.
+
+    Args:
+        default_app: import path of the app where neither `--app` nor an earlier run of the data directory names one.
+    """
+    cli = typer.Typer(
+        name="raytx", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+        help="Transactions across services on Ray: all of an order happens, or none of it.")
+
+    @cli.callback()
+    def start(
+        context: typer.Context,
+        *,
+        show_version: Annotated[bool, typer.Option("--version", help="Show the version and end.", is_eager=True)] = False,
+    ) -> None:
+        if show_version:
+            typer.echo(f"raytx {version('raytx')}")
+            raise typer.Exit
+        context.obj = default_app
+        if str(Path.cwd()) not in sys.path:  # apps lie beside the data; a console script does not look there
+            sys.path.append(str(Path.cwd()))
+
+    for command in (up, down, status, submit, show, audit, cancel):
+        cli.command()(command)
+    cli.command("list")(list_transactions)
+    return cli
+
+
+@contextmanager
+def report_errors(*, as_json: bool) -> Iterator[None]:
+    """Print what raytx raises on stderr and end with the exit code that fits."""
+    try:
+        yield
+    except RaytxError as error:
+        told = {"error": {"code": str(error.code), "message": error.message}}
+        typer.echo(json.dumps(told) if as_json else f"error {error.code}: {error.message}", err=True)
+        raise typer.Exit(EXIT_WRONG_USE if isinstance(error, DefiniteError) else EXIT_UNREACHABLE) from None
+
+
+def up(
+    context: typer.Context,
+    *,
+    data: Data = DATA_DEFAULT,
+    app: AppPath = None,
+    shards: Annotated[int | None, typer.Option(min=1, max=64, help="Orchestrators.")] = None,
+    address: Annotated[str | None, typer.Option(help="Join this Ray cluster (host:port) instead of an own head.")] = None,
+    dashboard: Annotated[bool, typer.Option(help="Ray's dashboard on an own head.")] = True,
+    foreground: Annotated[bool, typer.Option("--foreground", help="Stay attached until a signal.")] = False,
+    log_level: Annotated[LogLevel | None, typer.Option(case_sensitive=False)] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Deploy on a data directory and return once it serves; what was accepted there before goes on."""
+    from orchestrator.bringup import bring_up, forward_signals  # noqa: PLC0415 - only what a command needs is imported
+
+    with report_errors(as_json=as_json):
+        directory = DataDirectory(data)
+        settings = parse_settings(setting or [], shards=shards, log_level=log_level)
+        began_s = time.monotonic()
+        with rendering.told_progress() as progress:
+            record, keeper = bring_up(
+                directory, _app_path(context, directory, app), settings, address=address, dashboard=dashboard,
+                foreground=foreground, progress=progress)
+        told = rendering.deployment_json(record, str(directory.path)) | {"seconds": round(time.monotonic() - began_s, 2)}
+        _show(told, rendering.deployment_text(record, str(directory.path)), as_json=as_json)
+        if foreground:
+            raise typer.Exit(forward_signals(keeper))
+
+
+def down(*, data: Data = DATA_DEFAULT, as_json: Json = False) -> None:
+    """Stop exactly what runs on a data directory; where nothing runs, say so (exit 0). The data stays."""
+    from orchestrator.bringup import bring_down  # noqa: PLC0415 - as above
+
+    with report_errors(as_json=as_json):
+        directory = DataDirectory(data)
+        with rendering.told_progress() as progress:
+            stopped = bring_down(directory, progress)
+        text = f"stopped what ran on {directory.path}" if stopped else f"nothing runs on {directory.path}"
+        _show({"data": str(directory.path), "stopped": stopped}, text, as_json=as_json)
+
+
+def status(
+    *,
+    data: Data = DATA_DEFAULT,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an actor's answer.")] = 5.0,
+    as_json: Json = False,
+) -> None:
+    """What runs on a data directory and how every actor is; exit 3 where nothing runs."""
+    with report_errors(as_json=as_json):
+        from orchestrator.cluster import attach  # noqa: PLC0415 - Ray takes a second to import
+
+        deployment = attach(data)
+        try:
+            actors = deployment.statuses(timeout)
+        finally:
+            deployment.stop()
+        directory = DataDirectory(data)
+        record = directory.record()
+        assert record is not None
+        with closing(LogReader(directory.log_path)) as log:
+            open_count = log.open_count()
+        healthy = all(actor["state"] == "serving" for actor in actors)
+        text = Group(
+            rendering.deployment_text(record, str(directory.path)), "", rendering.actors_table(actors), "",
+            f"{open_count} open transactions")
+        told = {"deployment": rendering.deployment_json(record, str(directory.path)), "healthy": healthy,
+                "open": open_count, "actors": actors}
+        _show(told, text, as_json=as_json)
+
+
+def submit(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON: an object, a list, or one a line; - is stdin.")],
+    *,
+    data: Data = DATA_DEFAULT,
+    saga: Annotated[str | None, typer.Option(help="Of inputs that stand alone; the app's first one.")] = None,
+    timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds to wait for each outcome.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Place transactions and print their outcomes; exit 1 if any aborted.
+
+    An object is {saga, input, key?, deadline_ms?} or an input alone. Nothing is placed unless all of them are valid.
+    """
+    with report_errors(as_json=as_json):
+        text = _read(file)
+        from orchestrator.client import Client  # noqa: PLC0415 - Ray takes a second to import
+        from orchestrator.cluster import attach  # noqa: PLC0415
+        from orchestrator.submission import read_submissions  # noqa: PLC0415
+
+        with Client(attach(data)) as client:
+            submissions = read_submissions(text, client.deployment.app, saga)
+            handles = [
+                client.submit(one.saga, one.input, key=one.key, deadline_ms=one.deadline_ms) for one in submissions]
+            outcomes = [_outcome(handle, timeout) for handle in handles]
+    counts = {name: sum(one["status"] == name.upper() for one in outcomes) for name in _EXIT_OF_STATUS}
+    _show({**counts, "outcomes": outcomes}, rendering.outcomes_table(outcomes), as_json=as_json)
+    raise typer.Exit(max(code for name, code in _EXIT_OF_STATUS.items() if counts[name]))
+
+
+def list_transactions(
+    *,
+    data: Data = DATA_DEFAULT,
+    state: Annotated[
+        str | None, typer.Option(help="preparing, committing, committed, aborting, aborted, or open (not ended).")] = None,
+    saga: Annotated[str | None, typer.Option(help="Name of the saga.")] = None,
+    code: Annotated[str | None, typer.Option(help="Why it aborted.")] = None,
+    parked: Annotated[bool | None, typer.Option(help="Whether a step needs an operator.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="BUSINESS_KEY", help="For example the order's id.")] = None,
+    since: Annotated[str | None, typer.Option(help="Begun at or after: ISO time, or so long ago: 90s, 15m, 2h, 1d.")] = None,
+    until: Annotated[str | None, typer.Option(help="Begun at or before.")] = None,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="Older than this one: the next page.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
+    as_json: Json = False,
+) -> None:
+    """List transactions, the newest first; works with the deployment up or down."""
+    with report_errors(as_json=as_json):
+        query = TransactionQuery(
+            state=state.lower() if state else None, saga=saga, code=code, parked=parked, business_key=key,
+            since_ms=parse_time("--since", since), until_ms=parse_time("--until", until), limit=limit, after=after)
+        with closing(LogReader(_existing(data).log_path)) as log:
+            found = log.find(query)
+        plain = [redact(msgspec.to_builtins(one)) | {"transaction": one.transaction} for one in found]
+        _show({"transactions": plain}, rendering.transactions_table(found), as_json=as_json)
+
+
+def show(
+    context: typer.Context, transaction: TransactionId, *, data: Data = DATA_DEFAULT, app: AppPath = None,
+    as_json: Json = False,
+) -> None:
+    """One transaction's timeline, from log and ledgers; works with the deployment up or down."""
+    with report_errors(as_json=as_json):
+        from orchestrator.timeline import timeline  # noqa: PLC0415 - only what a command needs is imported
+
+        directory = _existing(data)
+        found = timeline(directory.path, _load(context, directory, app), transaction)
+        _show(found.to_json(), found.render(), as_json=as_json)
+
+
+def audit(context: typer.Context, *, data: Data = DATA_DEFAULT, app: AppPath = None, as_json: Json = False) -> None:
+    """Check every transaction against all stores; exit 1 if anything is wrong. Works with the deployment up or down."""
+    with report_errors(as_json=as_json):
+        from orchestrator.audit import audit as run_audit  # noqa: PLC0415 - as above
+
+        directory = _existing(data)
+        with rendering.counted_progress() as progress:
+            report = run_audit(directory.path, _load(context, directory, app), progress)
+        _show(report.to_json(), rendering.audit_text(report), as_json=as_json)
+    raise typer.Exit(0 if report.ok else EXIT_BAD)
+
+
+def cancel(
+    transaction: TransactionId,
+    *,
+    data: Data = DATA_DEFAULT,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the outcome.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Ask to abort a transaction; exit 1 if it had been committed already."""
+    with report_errors(as_json=as_json):
+        from orchestrator.client import Client  # noqa: PLC0415 - Ray takes a second to import
+        from orchestrator.cluster import attach  # noqa: PLC0415
+
+        with Client(attach(data)) as client:
+            outcome = client.cancel(transaction=transaction).outcome(timeout)
+        told = {"transaction": outcome.transaction, "status": str(outcome.status), "code": outcome.code}
+        text = f"{outcome.transaction} is aborted" if not outcome.committed else f"{outcome.transaction} had been committed"
+        _show(told, text, as_json=as_json)
+    raise typer.Exit(EXIT_BAD if outcome.committed else 0)
+
+
+def parse_settings(assignments: list[str], **chosen: Any) -> Settings:
+    """Settings from `name=value` texts and from options that were given.
+
+    Raises:
+        DefiniteError: E_CONFIG, naming the setting.
+    """
+    values = {name: value for name, value in chosen.items() if value is not None}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise DefiniteError(ErrorCode.CONFIG, f"--set: {assignment!r} is not NAME=VALUE")
+        try:
+            values[name.strip()] = json.loads(text)
+        except json.JSONDecodeError:
+            values[name.strip()] = text
+    return make_settings(**values)
+
+
+def parse_time(option: str, text: str | None) -> int | None:
+    """A time in Unix ms, from ISO 8601 (UTC unless it says otherwise) or from how long ago it was.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT, naming the option.
+    """
+    if text is None:
+        return None
+    ago = _AGO.fullmatch(text)
+    if ago is not None:
+        return max(time.time_ns() // 1_000_000 - int(ago[1]) * _UNIT_MS[ago[2]], 0)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise DefiniteError(
+            ErrorCode.INVALID_INPUT, f"{option}: {text!r} is neither a time (2025-11-22T20:00) nor an age (15m, 2h)") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+_EXIT_OF_STATUS = {"committed": 0, "aborted": EXIT_BAD, "rejected": EXIT_WRONG_USE, "unknown": EXIT_UNREACHABLE}
+
+
+def _outcome(handle: Any, timeout_s: float | None) -> dict[str, Any]:
+    told = {"key": handle.key, "transaction": "", "results": {}, "service": "", "step": ""}
+    try:
+        outcome = handle.outcome(timeout_s)
+    except RaytxError as error:
+        status = "UNKNOWN" if isinstance(error, IndefiniteError) else "REJECTED"
+        return told | {"status": status, "code": str(error.code), "message": error.message}
+    return told | {
+        "status": str(outcome.status), "transaction": outcome.transaction, "results": redact(outcome.results),
+        "code": outcome.code, "message": redact(outcome.message), "service": outcome.service, "step": outcome.step}
+
+
+def _show(told: dict[str, Any], text: Any, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(told))
+    else:
+        rendering.console().print(text, markup=False)
+
+
+def _read(file: Path) -> str:
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, f"{file} cannot be read: {error}") from None
+
+
+def _existing(data: Path) -> DataDirectory:
+    directory = DataDirectory(data)
+    if not directory.log_path.parent.is_dir():
+        raise DefiniteError(ErrorCode.DATA_DIR, f"{directory.path}: no deployment ever ran there; name its --data directory")
+    return directory
+
+
+def _app_path(context: typer.Context, directory: DataDirectory, chosen: str | None) -> str:
+    """The app that was asked for, else the one that runs or ran there, else the default."""
+    record = None if chosen or not directory.path.is_dir() else directory.record()
+    return chosen or (record.app if record else str(context.obj))
+
+
+def _load(context: typer.Context, directory: DataDirectory, chosen: str | None) -> App:
+    record = directory.record()
+    if record is not None:
+        sys.path.extend(entry for entry in record.app_path if entry not in sys.path)
+    return load_app(_app_path(context, directory, chosen))
