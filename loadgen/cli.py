@@ -10,16 +10,17 @@ from pathlib import Path
 from typing import Annotated, TextIO
 
 import typer
-from orchestrator.cli import build_cli
 from rich.console import Console
 
 from loadgen.options import parse_faults, parse_lines, parse_share
+from orchestrator.cli import build_cli
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, RaytxError
 
 DEFAULT_APP = "actors.orders:app"
 DATA_DEFAULT = Path("raytx-data")
 EXIT_WRONG_USE, EXIT_UNREACHABLE = 2, 3
+
 cli = build_cli(DEFAULT_APP)
 
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Data directory.")]
