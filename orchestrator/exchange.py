@@ -19,7 +19,7 @@ BATCH_MAX = 512
 HOLD_S_MAX = 10.0  # a call with nothing to answer returns empty after so long, and is made anew while work is outstanding
 PEER_IDLE_S = 120.0
 RECONNECT_S_MIN = 0.02
-RECONNECT_S_MAX = 1.0
+RECONNECT_S_MAX = 0.1
 
 Op = TypeVar("Op")
 Result = TypeVar("Result")
