@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import msgspec
 import pytest
-from pydantic import BaseModel, StrictInt
+from pydantic import BaseModel, StrictInt, field_serializer
 
 from orchestrator.errors import DefiniteError
 from orchestrator.protocol.retry import RetryPolicy
-from orchestrator.saga import Saga, Step, decode_plain
+from orchestrator.saga import Saga, Step, decode_plain, encode_plain
 
 
 class Input(BaseModel):
@@ -76,3 +80,27 @@ def test_retry_delays_are_jittered_capped_and_repeatable() -> None:
     assert policy.delay_ms(3, "x") == policy.delay_ms(3, "x")
     assert RetryPolicy(attempts_max=3).exhausted(3)
     assert not RetryPolicy().exhausted(10_000)
+
+
+def test_models_encode_as_model_dump_would() -> None:
+    class Inner(BaseModel):
+        when: datetime
+        price: Decimal
+
+    class Outer(BaseModel):
+        items: list[Inner]
+        note: str | None = None
+
+    class Custom(BaseModel):
+        secret: str
+
+        @field_serializer("secret")
+        def hide(self, _: str) -> str:
+            return "***"
+
+    outer = Outer(items=[Inner(when=datetime(2026, 1, 2, tzinfo=UTC), price=Decimal("1.50"))])
+    assert encode_plain(outer) == msgspec.msgpack.encode(outer.model_dump())
+    assert encode_plain({"deep": [outer]}) == msgspec.msgpack.encode({"deep": [outer.model_dump()]})
+    assert decode_plain(encode_plain(Custom(secret="x"))) == {"secret": "***"}
+    with pytest.raises(TypeError, match="object is not plain data"):
+        encode_plain({"x": object()})
