@@ -1,0 +1,268 @@
+"""The log against a naive model of it: dictionaries, one record at a time, nothing batched, nothing cached."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from orchestrator.log.reader import LogReader
+from orchestrator.log.store import LogStore, create_log
+from orchestrator.protocol.identifiers import epoch_of, make_id, partition_of
+from orchestrator.protocol.records import (
+    AppendRequest,
+    AppendResult,
+    AppendStatus,
+    Begun,
+    CancelledKey,
+    Decided,
+    Decision,
+    Ended,
+    EpochRecord,
+    Parked,
+    Record,
+    State,
+    StoredTransaction,
+    TakeRequest,
+)
+
+NOW = 1_700_000_000_000
+PARTITIONS = (3, 4)
+KEYS = st.sampled_from([f"key-{number}" for number in range(12)])
+FINGERPRINTS = st.sampled_from([b"", b"x" * 16, b"y" * 16])
+STEPS = st.sampled_from(["pay", "ship"])
+ONE_IN_FIVE = st.sampled_from([False, False, False, False, True])
+SHARDS = st.sampled_from([0, 1])
+
+
+class Model:
+    """What the log should hold."""
+
+    def __init__(self) -> None:
+        self.owners: dict[int, tuple[int, int, str]] = {}  # partition: shard, epoch, incarnation
+        self.transactions: dict[str, dict[str, Any]] = {}
+        self.keys: dict[str, str] = {}
+        self.newest: dict[int, tuple[str, int]] = {}  # shard: incarnation, sequence
+
+    def take(self, shard: int, incarnation: str, partitions: list[int]) -> list[StoredTransaction]:
+        if self.newest.get(shard, ("", 0))[0] != incarnation:
+            self.newest[shard] = (incarnation, 0)
+        taken = [p for p in partitions if self.owners.get(p, (-1, 0, ""))[::2] != (shard, incarnation)]
+        for partition in taken:
+            self.owners[partition] = (shard, self.owners.get(partition, (0, 0, ""))[1] + 1, incarnation)
+        found = []
+        for txn, entry in sorted(self.transactions.items()):
+            if entry["ended"] or partition_of(txn) not in partitions:
+                continue
+            if partition_of(txn) in taken:
+                entry["recoveries"] = 1 if entry["progress"] else entry["recoveries"] + 1
+                entry["progress"] = False
+            found.append(self.stored(txn))
+        return found
+
+    def append(self, request: AppendRequest) -> list[AppendResult] | None:
+        incarnation, sequence = self.newest.get(request.shard, ("", 0))
+        if incarnation == request.incarnation:
+            if request.sequence < sequence:
+                return None
+            self.newest[request.shard] = (incarnation, request.sequence)
+        return [self.record(request.incarnation, item.epoch, item.record) for item in request.records]
+
+    def record(self, incarnation: str, epoch: int, record: Record) -> AppendResult:
+        if self.owners.get(partition_of(record.transaction), (0, 0, ""))[1:] != (epoch, incarnation):
+            return AppendResult(AppendStatus.FENCED)
+        if isinstance(record, Begun):
+            return self.begun(record)
+        if isinstance(record, CancelledKey):
+            return self.cancelled(record)
+        entry = self.transactions.get(record.transaction)
+        if entry is None or (isinstance(record, Ended) and entry["decided"] is None):
+            return AppendResult(AppendStatus.UNKNOWN)
+        if not entry["ended"]:
+            self.progress(entry, record)
+        return AppendResult(AppendStatus.STORED, entry["decided"] if isinstance(record, Decided) else None)
+
+    def progress(self, entry: dict[str, Any], record: Record) -> None:
+        if isinstance(record, Decided) and entry["decided"] is None:
+            entry["decided"], entry["progress"] = record, True
+        elif isinstance(record, Ended):
+            entry["ended"], entry["parked"] = record.at_ms, {}
+        elif isinstance(record, Parked) and record.code != entry["codes"].get(record.step, ""):
+            entry["codes"][record.step], entry["progress"] = record.code, True
+            entry["parked"].pop(record.step, None)
+            if record.code:
+                entry["parked"][record.step] = record
+
+    def begun(self, record: Begun) -> AppendResult:
+        bound = self.keys.get(record.key)
+        if bound == record.transaction:
+            return AppendResult(AppendStatus.STORED)
+        if bound is not None:
+            stored = self.stored(bound)
+            fits = not record.fingerprint or stored.begun.fingerprint in {b"", record.fingerprint}
+            return AppendResult(AppendStatus.BOUND, stored=stored) if fits else AppendResult(AppendStatus.CONFLICT)
+        if epoch_of(record.transaction) != self.owners[partition_of(record.transaction)][1]:
+            return AppendResult(AppendStatus.FENCED)
+        self.keys[record.key] = record.transaction
+        self.transactions[record.transaction] = {
+            "begun": record, "decided": None, "ended": 0, "parked": {}, "codes": {}, "recoveries": 0, "progress": True}
+        return AppendResult(AppendStatus.STORED)
+
+    def cancelled(self, record: CancelledKey) -> AppendResult:
+        bound = self.keys.get(record.key)
+        if bound is not None and bound != record.transaction:
+            return AppendResult(AppendStatus.BOUND, stored=self.stored(bound))
+        begun = Begun(record.transaction, record.key, b"", "", 0, b"", record.at_ms, record.at_ms, 0)
+        if bound is None and self.begun(begun).status is AppendStatus.FENCED:
+            return AppendResult(AppendStatus.FENCED)
+        entry = self.transactions[record.transaction]
+        if bound is None:
+            entry["decided"] = Decided(
+                record.transaction, Decision.ABORT, record.at_ms, "E_CANCELLED", "cancelled before it was submitted")
+            entry["ended"] = record.at_ms
+        return AppendResult(AppendStatus.STORED, entry["decided"])
+
+    def stored(self, txn: str) -> StoredTransaction:
+        entry = self.transactions[txn]
+        return StoredTransaction(
+            entry["begun"], self.state(txn), entry["decided"], entry["ended"], list(entry["parked"].values()),
+            entry["recoveries"])
+
+    def state(self, txn: str) -> State:
+        entry = self.transactions[txn]
+        if entry["decided"] is None:
+            return State.PREPARING
+        if entry["decided"].decision is Decision.COMMIT:
+            return State.COMMITTED if entry["ended"] else State.COMMITTING
+        return State.ABORTED if entry["ended"] else State.ABORTING
+
+
+class LogAgainstModel(RuleBasedStateMachine):
+    """Shards take and lose partitions, append, repeat and send late; the log dies and is opened again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "log.sqlite"
+        create_log(self.path)
+        self.store = LogStore(self.path, "run", 10**12)
+        self.model = Model()
+        self.counter = 0
+        self.now_ms = NOW
+        self.sequences: dict[str, int] = {}  # by incarnation
+        self.ids: list[str] = []
+        self.sent: list[AppendRequest] = []
+        self.pending: list[AppendRequest] = []
+
+    @initialize()
+    def start(self) -> None:
+        self.take(0, list(PARTITIONS), fresh=True)
+
+    @rule(shard=SHARDS, partitions=st.lists(st.sampled_from(PARTITIONS), min_size=1, unique=True), fresh=st.booleans())
+    def take(self, shard: int, partitions: list[int], fresh: bool) -> None:
+        self.flush()
+        self.counter += fresh
+        current = self.model.newest.get(shard, ("", 0))[0]
+        incarnation = f"{shard}-{self.counter}" if fresh or not current else current
+        reply = self.store.take(TakeRequest(1, shard, incarnation, partitions, 1, "run"), self.now_ms)
+        assert reply.open == self.model.take(shard, incarnation, partitions)
+        assert reply.epochs == [self.model.owners[partition][1] for partition in partitions]
+
+    @rule(data=st.data(), count=st.integers(1, 8), stale=ONE_IN_FIVE)
+    def send(self, data: st.DataObject, count: int, stale: bool) -> None:
+        """Mostly from the shard that owns the partition, mostly about it."""
+        home = data.draw(st.sampled_from(PARTITIONS))
+        shard, _, incarnation = self.model.owners.get(home, (0, 0, "nobody"))
+        records = []
+        for _ in range(count):
+            record = self.draw_record(data, home)
+            epoch = self.model.owners.get(partition_of(record.transaction), (0, 0, ""))[1] - stale
+            records.append(EpochRecord(epoch, record))
+        self.sequences[incarnation] = self.sequences.get(incarnation, 0) + 1
+        self.pending.append(AppendRequest(1, shard, incarnation, self.sequences[incarnation], records))
+
+    @rule(data=st.data(), count=st.integers(1, 8))
+    def send_and_flush(self, data: st.DataObject, count: int) -> None:
+        self.send(data, count, stale=False)
+        self.flush()
+
+    @rule(data=st.data())
+    def send_again(self, data: st.DataObject) -> None:
+        if self.sent:
+            newest_or_any = st.just(self.sent[-1]) | st.sampled_from(self.sent)
+            self.pending.append(data.draw(newest_or_any))
+
+    @rule()
+    def flush(self) -> None:
+        """Everything that waits becomes one group."""
+        if not self.pending:
+            return
+        requests, self.pending = self.pending, []
+        self.now_ms += 700
+        replies = self.store.append(requests, self.now_ms)
+        for request, reply in zip(requests, replies, strict=True):
+            expected = self.model.append(request)
+            assert (reply.dropped, reply.results) == (expected is None, expected or [])
+        self.sent = (self.sent + requests)[-10:]
+
+    @rule()
+    def crash(self) -> None:
+        """What was not answered is lost; what was answered is there."""
+        self.pending = []
+        assert self.store.purge(self.now_ms, 100) == 0  # nothing is old enough
+        self.store.close()
+        self.store = LogStore(self.path, "run", 10**12)
+
+    @invariant()
+    def open_transactions_are_known(self) -> None:
+        if not self.pending:
+            assert self.store.open_count == sum(not entry["ended"] for entry in self.model.transactions.values())
+
+    def teardown(self) -> None:
+        self.flush()
+        self.store.close()
+        reader = LogReader(self.path)
+        assert reader.verify() == []
+        found = {summary.transaction: (summary.state, summary.parked) for summary in reader.iterate()}
+        assert found == {
+            txn: (self.model.state(txn).name.lower(), bool(entry["parked"]))
+            for txn, entry in self.model.transactions.items()}
+        for txn in found:
+            assert reader.stored(txn) == self.model.stored(txn)
+            assert reader.by_key(self.model.transactions[txn]["begun"].key) == self.model.stored(txn)
+        reader.close()
+        self.directory.cleanup()
+
+    def draw_record(self, data: st.DataObject, home: int) -> Record:
+        kind = data.draw(st.sampled_from(["begun", "begun", "decided", "decided", "ended", "parked", "cancel"]))
+        if kind == "begun":
+            return Begun(self.new_id(data, home), data.draw(KEYS), data.draw(FINGERPRINTS), "order", 1, b"", NOW, NOW, 1)
+        if kind == "cancel":
+            return CancelledKey(self.new_id(data, home), data.draw(KEYS), self.now_ms)
+        txn = self.old_id(data, home)
+        if kind == "decided":
+            decision = data.draw(st.sampled_from(Decision))
+            return Decided(txn, decision, self.now_ms, "" if decision is Decision.COMMIT else "E_TIMEOUT")
+        if kind == "ended":
+            return Ended(txn, self.now_ms)
+        return Parked(txn, data.draw(STEPS), data.draw(st.sampled_from(["", "E_X", "E_Y"])), "", self.now_ms)
+
+    def old_id(self, data: st.DataObject, home: int) -> str:
+        candidates = [txn for txn in self.ids if partition_of(txn) == home][-6:]
+        if not candidates or data.draw(ONE_IN_FIVE):
+            candidates = self.ids or [self.new_id(data, home)]
+        return data.draw(st.sampled_from(candidates))
+
+    def new_id(self, data: st.DataObject, home: int) -> str:
+        epoch = self.model.owners.get(home, (0, 1, ""))[1] - data.draw(ONE_IN_FIVE)
+        self.counter += 1
+        self.ids.append(make_id(self.now_ms, home, epoch, self.counter))
+        return self.ids[-1]
+
+
+LogAgainstModel.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestLogAgainstModel = LogAgainstModel.TestCase
