@@ -55,6 +55,7 @@ def bring_up(
         IndefiniteError: E_UNREACHABLE: it did not come up.
     """
     directory.prepare()
+    directory.lock().release()  # a directory in use is told at once, not after a start
     command = [sys.executable, "-m", "orchestrator.keeper", "--data", str(directory.path), "--app", app_path,
                "--settings", settings.model_dump_json()]
     command += ["--dashboard"] if dashboard else []
@@ -150,6 +151,8 @@ def _await_serving(
         if "progress" in message:
             progress(message["progress"])
         elif "error" in message:
+            with suppress(subprocess.TimeoutExpired):
+                keeper.wait(STOP_S_MAX)  # it is cleaning up
             kind = DefiniteError if message["definite"] else IndefiniteError
             raise kind(message["error"], message["message"])
         elif "serving" in message:

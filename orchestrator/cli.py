@@ -53,11 +53,9 @@ def build_cli(default_app: str) -> typer.Typer:
     def start(
         context: typer.Context,
         *,
-        show_version: Annotated[bool, typer.Option("--version", help="Show the version and end.", is_eager=True)] = False,
+        _version: Annotated[
+            bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and end.")] = False,
     ) -> None:
-        if show_version:
-            typer.echo(f"raytx {version('raytx')}")
-            raise typer.Exit
         context.obj = default_app
         if str(Path.cwd()) not in sys.path:  # apps lie beside the data; a console script does not look there
             sys.path.append(str(Path.cwd()))
@@ -77,6 +75,12 @@ def report_errors(*, as_json: bool) -> Iterator[None]:
         told = {"error": {"code": str(error.code), "message": error.message}}
         typer.echo(json.dumps(told) if as_json else f"error {error.code}: {error.message}", err=True)
         raise typer.Exit(EXIT_WRONG_USE if isinstance(error, DefiniteError) else EXIT_UNREACHABLE) from None
+
+
+def _tell_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it
+    if asked:
+        typer.echo(f"raytx {version('raytx')}")
+        raise typer.Exit
 
 
 def up(

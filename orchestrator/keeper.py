@@ -65,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Stopped:
         return 0
     except RaytxError as error:
+        _ignore_signals()
         log_event("start_failed", level="ERROR", code=error.code, message=error.message)
         reporter.tell(error=error.code, message=error.message, definite=isinstance(error, DefiniteError))
         return EXIT_REFUSED if isinstance(error, DefiniteError) else EXIT_FAILED
@@ -131,9 +132,13 @@ def _pause(seconds: float) -> None:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
+    _ignore_signals()
+    raise Stopped
+
+
+def _ignore_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):  # it is ending: asking again changes nothing
         signal.signal(number, signal.SIG_IGN)
-    raise Stopped
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
