@@ -26,7 +26,7 @@ from orchestrator.app import load_app
 from orchestrator.config import FaultSettings, unpack_settings
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.exchange import HOLD_S_MAX, Responder
-from orchestrator.logs import configure_logging, log_event
+from orchestrator.logs import configure_logging, debug_enabled, log_event
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import SCHEMA_VERSION, Command, CommandBatch, Inquiry, Kind, Reply, ReplyBatch, Status
 from orchestrator.protocol.records import encode
@@ -226,16 +226,23 @@ class ServiceHost:
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
         by_peer: dict[str, list[Reply]] = {}
-        now_ms = _monotonic_ms()
+        now_ms, debug = _monotonic_ms(), debug_enabled()
         for work, reply in outcomes:
             if reply is None:
                 self._asking.start(work)
                 continue
             self._follow(reply, now_ms)
+            if debug:
+                self._log_step(reply)
             if work.peer:
                 by_peer.setdefault(work.peer, []).append(reply)
         for peer, replies in by_peer.items():
             self._responder.put(peer, replies if self._faults is None else self._faults.leaving(replies))
+
+    def _log_step(self, reply: Reply) -> None:
+        log_event("step", level="DEBUG", transaction=reply.transaction, service=self._spec.name, step=reply.step,
+                  status=f"{reply.kind.name} {reply.status.name}", attempt=reply.attempt, code=reply.code,
+                  message=reply.message)
 
     def _follow(self, reply: Reply, now_ms: int) -> None:
         """Keep track of what is held, and of what nobody waits for any more."""

@@ -27,7 +27,7 @@ FILE_BYTES_MAX = 50 * 1024 * 1024
 FILES_KEPT = 5
 REDACTED = "[redacted]"
 
-_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40}
+_LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 _OFF = 100
 _SECRET_KEYS = frozenset(
     {"authorization", "password", "passwd", "secret", "token", "api_key", "card_number", "pan", "cvv"})
@@ -97,7 +97,7 @@ def log_event(
 
     Args:
         event: what happened, snake_case.
-        level: DEBUG, INFO, WARNING or ERROR.
+        level: DEBUG, INFO, WARNING, ERROR or CRITICAL.
         transaction: id, where there is one.
         service: the participant's name.
         step: the step's name.

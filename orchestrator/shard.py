@@ -19,7 +19,7 @@ from orchestrator.appender import Appender
 from orchestrator.config import unpack_settings
 from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.exchange import Caller, Responder
-from orchestrator.logs import configure_logging, log_event
+from orchestrator.logs import configure_logging, debug_enabled, log_event
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Lookup, Waiter
 from orchestrator.protocol.identifiers import PARTITIONS, partition_of
@@ -192,8 +192,12 @@ class Shard:
 
     def _tell(self, outcomes: Sequence[tuple[Waiter, OutcomeMessage]]) -> None:
         by_peer: dict[str, list[OutcomeMessage]] = {}
+        debug = debug_enabled()
         for waiter, outcome in outcomes:
             by_peer.setdefault(waiter.peer, []).append(outcome)
+            if debug:
+                log_event("outcome", level="DEBUG", transaction=outcome.transaction, service=outcome.service,
+                          step=outcome.step, status=outcome.status.name, attempt=outcome.attempts, code=outcome.code)
         for peer, messages in by_peer.items():
             self._clients.put(peer, messages)
 

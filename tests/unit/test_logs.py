@@ -50,6 +50,13 @@ def test_a_disabled_level_writes_nothing(tmp_path):
     assert [line["event"] for line in read(tmp_path)[1]] == ["parked"]
 
 
+@pytest.mark.parametrize("level", ["INFO", "WARNING", "ERROR", "CRITICAL"])
+def test_every_level_that_the_code_names_can_be_written(tmp_path, level):
+    logs.configure_logging("shard-0", tmp_path, LogLevel.INFO, stderr=False)
+    logs.log_event("alarm", level=level)
+    assert read(tmp_path)[1][0]["level"] == level
+
+
 def test_debug_enabled_follows_the_level(tmp_path):
     logs.configure_logging("shard-0", tmp_path, LogLevel.DEBUG, stderr=False)
     assert logs.debug_enabled()
