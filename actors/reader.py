@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
 from actors.ledger import RowState
-from actors.store import ROW_COLUMNS, row_of, value_crc
+from actors.store import PURGED, ROW_COLUMNS, row_of, value_crc
 from orchestrator.app import LedgerRow, ServiceAudit
 from orchestrator.database import open_reader
 from orchestrator.saga import decode_plain
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
     from pathlib import Path
-
-    Audit = Callable[[Mapping[str, Any], Iterable[LedgerRow]], ServiceAudit]
 
 _ROWS = f"SELECT {ROW_COLUMNS} FROM ledger"  # noqa: S608 - a constant
 
 
-def _no_checks(_state: Mapping[str, Any], _rows: Iterable[LedgerRow]) -> ServiceAudit:
+class Audit(Protocol):
+    """A service's own checks; `Service.audit` is one."""
+
+    def __call__(self, state: Mapping[str, Any], rows: Iterable[LedgerRow], /, *, purged: bool) -> ServiceAudit:
+        """Totals and violations of one snapshot."""
+
+
+def _no_checks(_state: Mapping[str, Any], _rows: Iterable[LedgerRow], *, purged: bool) -> ServiceAudit:  # noqa: ARG001
     return ServiceAudit({}, [])
 
 
@@ -50,7 +55,7 @@ class StoreReader:
         """The service's checks, and every row and value whose checksum does not fit."""
         damaged: list[str] = []
         rows = self._rows(None, damaged)
-        report = self._audit(SnapshotState(self._connection), rows)
+        report = self._audit(SnapshotState(self._connection), rows, purged=self._purged())
         for _ in rows:  # what the service's checks left unread has its checksums verified all the same
             pass
         damaged.extend(self._damaged_values())
@@ -59,6 +64,9 @@ class StoreReader:
     def close(self) -> None:
         """Release the snapshot."""
         self._connection.close()
+
+    def _purged(self) -> bool:
+        return self._connection.execute("SELECT 1 FROM meta WHERE name = ?", (PURGED,)).fetchone() is not None
 
     def _rows(self, transaction: str | None, damaged: list[str]) -> Iterator[LedgerRow]:
         if transaction is None:

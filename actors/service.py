@@ -48,12 +48,16 @@ class Service:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(self.bound)})"
 
-    def audit(self, state: Mapping[str, Any], rows: Iterable[LedgerRow]) -> ServiceAudit:  # noqa: ARG002 - for subclasses
+    def audit(
+        self, state: Mapping[str, Any], rows: Iterable[LedgerRow], *, purged: bool = False,  # noqa: ARG002 - for subclasses
+    ) -> ServiceAudit:
         """The service's own conservation checks over one snapshot; by default there is nothing to check.
 
         Args:
             state: all keys and values.
             rows: the ledger, once, in id order; perhaps millions.
+            purged: whether rows older than the retention period are gone, so that the rows that are left may account
+                for less than the state, never for more. Rows that are held are never purged.
         """
         return ServiceAudit({}, [])
 

@@ -37,6 +37,7 @@ STATE_ENTRIES_MAX = 50_000
 PREPARED_ROWS_MAX = 50_000
 NEW_IDS_MAX = 40_000
 PURGE_ROWS_MAX = 256  # per batch: retention never makes a batch wait
+PURGED: Final = "purged"  # named in the database once any row was purged: from then on the rows do not add up to the state
 
 _LOAD = f"SELECT {ROW_COLUMNS} FROM ledger WHERE txn IN (SELECT value FROM json_each(?))"  # noqa: S608 - a constant
 _INSERT = f"INSERT INTO ledger ({ROW_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - a constant
@@ -273,6 +274,7 @@ class Store:
         gone = [(txn, step) for txn, step, state in found if state != RowState.PREPARED and txn not in exempt]
         if gone:
             self._connection.executemany("DELETE FROM ledger WHERE txn = ? AND step = ?", gone)
+            self.database.set_meta(PURGED, 1)
         # the last transaction again: its further steps may not have been read
         self._purged_to = found[-1][0] if len(found) == PURGE_ROWS_MAX else end
         return bool(gone)

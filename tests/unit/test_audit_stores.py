@@ -11,7 +11,7 @@ import pytest
 
 from actors.orders import app
 from actors.runner import BatchRunner, Work
-from actors.store import Retention, Store
+from actors.store import Retention, Store, value_crc
 from orchestrator.audit import AuditReport, audit
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
@@ -20,6 +20,7 @@ from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Waiter
 from orchestrator.protocol.messages import SCHEMA_VERSION, Command, OutcomeMessage, OutcomeStatus, SubmitRequest
 from orchestrator.protocol.records import AppendRequest, EpochRecord, TakeRequest
+from orchestrator.saga import encode_plain
 from orchestrator.timeline import timeline
 
 if TYPE_CHECKING:
@@ -114,6 +115,15 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
     made.close()
 
 
+def purge(shop: Shop) -> None:
+    """Let the retention period pass: the log forgets first, as it does for real, then every service."""
+    shop.now_ms += RETENTION_MS + 60_000
+    assert shop.log.purge(shop.now_ms, 1_000) == 0  # raises the watermark; it counts once it is durable
+    assert shop.log.purge(shop.now_ms, 1_000) == 6
+    for runner in shop.runners.values():
+        runner.run([], Retention(shop.log.watermark_ms), shop.now_ms)
+
+
 def found(report: AuditReport) -> set[str]:
     return {check for check, count in report.by_check.items() if count}
 
@@ -135,6 +145,30 @@ def test_a_run_is_right_beside_its_owners_and_after_them(shop: Shop) -> None:
     plain = json.loads(json.dumps(beside.to_json()))
     assert (plain["units_sold"], plain["captured_minor"], plain["refunded_minor"]) == (6, 900, 150)
     assert plain["by_saga"]["return_items"] == {"committed": 1, "aborted": 0, "open": 0}
+
+
+def test_a_run_is_right_after_its_rows_were_purged(shop: Shop) -> None:
+    before = audit(shop.path, app).totals
+    purge(shop)
+    assert shop.submit("k-5", "place_order", order(5, quantity=1)) is not None
+    beside = audit(shop.path, app)
+    assert (beside.examples, beside.totals["units_sold"]) == ([], before["units_sold"] + 1)
+    for name, store in shop.stores.items():
+        store.close()
+        shop.stores[name] = Store(store.path, name, "run")
+    assert audit(shop.path, app) == beside
+
+
+def test_an_oversell_is_found_after_a_purge(shop: Shop) -> None:
+    purge(shop)
+    shop.close()
+    path = DataDirectory(shop.path).service_path("inventory")
+    sold_too_many = encode_plain([-2, 0, 13, 1, 10])  # on hand, reserved, sold, returned, received
+    damage(path, "UPDATE state SET value = x'{}', crc = {} WHERE key = 'sku/85123A'".format(
+        sold_too_many.hex(), value_crc("sku/85123A", sold_too_many)))
+    report = audit(shop.path, app)
+    assert found(report) == {"conservation"}
+    assert any("units reserved of those on hand: 0 is not within 0 and -2" in one.text for one in report.examples)
 
 
 def test_an_open_transaction_is_left_out_not_a_violation(shop: Shop) -> None:

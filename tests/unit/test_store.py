@@ -118,7 +118,7 @@ def test_the_services_audit_sees_one_snapshot(path, store):
     put(store, [held(1)], {"a": b"\x01", "b": b"\x02"})
     seen = {}
 
-    def audit(state, rows):
+    def audit(state, rows, *, purged):
         put(store, [held(2)], {"a": b"\x09"})
         seen.update(state=dict(state.items()), count=len(state), keys=list(state), a=state["a"], c=state.get("c"))
         return ServiceAudit({"rows": sum(1 for _ in rows)}, ["told"])
@@ -139,6 +139,31 @@ def test_purge_keeps_what_is_held_exempt_or_young(store):
     assert sorted(txn for txn, _ in store.load(keys)) == [txn(3), txn(9), txn(20)]
     put(store, [held(30)], retention=Retention(25, frozenset()))
     assert sorted(txn for txn, _ in store.load(keys)) == [txn(9), txn(20)]
+
+
+def test_that_rows_were_purged_is_kept(path):
+    store = Store(path, "vault", "run")
+
+    def told():
+        seen = []
+
+        def audit(_state, _rows, *, purged):
+            seen.append(purged)
+            return ServiceAudit({}, [])
+
+        reader = StoreReader(path, audit)
+        reader.audit()
+        reader.close()
+        return seen
+
+    put(store, [tombstone(command(3), 1)])
+    put(store, [tombstone(command(4), 1)], retention=Retention(2))  # nothing is as old as that
+    assert told() == [False]
+    put(store, [tombstone(command(9), 1)], retention=Retention(4))
+    assert told() == [True]
+    store.close()
+    Store(path, "vault", "another run").close()
+    assert told() == [True]
 
 
 def test_the_watermark_only_rises_and_is_kept(path):
