@@ -44,7 +44,8 @@ _INSERT = f"INSERT INTO ledger ({ROW_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?
 _FINISH = "UPDATE ledger SET state = ?, attempts = ?, finished_ms = ?, crc = ? WHERE txn = ? AND step = ?"
 _PUT = "INSERT OR REPLACE INTO state VALUES (?, ?, ?)"
 _EPOCH = "INSERT OR REPLACE INTO epochs VALUES (?, ?)"
-_PURGEABLE = "SELECT txn, step, state FROM ledger WHERE txn >= ? AND txn < ? ORDER BY txn, step LIMIT ?"
+_PURGEABLE = "SELECT txn, step, state FROM ledger WHERE (txn, step) > (?, ?) AND txn < ? ORDER BY txn, step LIMIT ?"
+_START: Final[Key] = ("", "")
 _ABSENT: Final = b""  # no value encodes to nothing
 _MISS: Final = b"\xc1"  # nor to a byte that msgpack never uses
 
@@ -126,7 +127,7 @@ class Store:
         self._prepared: RecentMap[Key, Row | None] = RecentMap(PREPARED_ROWS_MAX)
         (highest,) = self._connection.execute("SELECT max(txn) FROM ledger").fetchone()
         self._new = NewIds(highest or "", NEW_IDS_MAX)
-        self._purged_to = ""
+        self._purged_to: Key = _START  # up to here only rows that are held or exempt are left
 
     def epochs(self) -> dict[int, int]:
         """Highest epoch seen per partition."""
@@ -228,6 +229,8 @@ class Store:
                 self._prepared.put(row_key, row)
             else:
                 self._prepared.forget(row_key)
+                if row_key <= self._purged_to:  # passed over while it was held: the purge comes by once more
+                    self._purged_to = (row.transaction, "")
 
     def retain(self, retention: Retention) -> bool:
         """Raise the watermark and purge some rows below it, in the batch's local transaction.
@@ -238,7 +241,7 @@ class Store:
         wrote = False
         if retention.watermark_ms > self.retention.watermark_ms:
             if retention.exempt != self.retention.exempt:
-                self._purged_to = ""  # what was exempt may go now
+                self._purged_to = _START  # what was exempt may go now
             self.retention = retention
             self.database.set_meta("retention", _encode((retention.watermark_ms, sorted(retention.exempt))))
             wrote = True
@@ -267,16 +270,15 @@ class Store:
 
     def _purge(self) -> bool:
         end = oldest_id(self.retention.watermark_ms)
-        if self._purged_to >= end:
+        if self._purged_to[0] >= end:
             return False
-        found = self._connection.execute(_PURGEABLE, (self._purged_to, end, PURGE_ROWS_MAX)).fetchall()
+        found = self._connection.execute(_PURGEABLE, (*self._purged_to, end, PURGE_ROWS_MAX)).fetchall()
         exempt = self.retention.exempt
         gone = [(txn, step) for txn, step, state in found if state != RowState.PREPARED and txn not in exempt]
         if gone:
             self._connection.executemany("DELETE FROM ledger WHERE txn = ? AND step = ?", gone)
             self.database.set_meta(PURGED, 1)
-        # the last transaction again: its further steps may not have been read
-        self._purged_to = found[-1][0] if len(found) == PURGE_ROWS_MAX else end
+        self._purged_to = found[-1][:2] if len(found) == PURGE_ROWS_MAX else (end, "")
         return bool(gone)
 
 

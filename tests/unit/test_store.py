@@ -2,6 +2,7 @@
 
 import sqlite3
 
+import msgspec
 import pytest
 
 from actors.cache import NewIds, RecentMap
@@ -190,6 +191,46 @@ def test_purge_is_bounded_per_batch_and_comes_to_an_end(store):
         left.append(rows)
     assert left[0] == count - PURGE_ROWS_MAX
     assert left[-1] == 0
+
+
+def purging(store, retention, batches=1):
+    """Batches with nothing else to do."""
+    for _ in range(batches):
+        store.begin()
+        store.retain(retention)
+        store.commit({}, {})
+    return {txn for (txn,) in store.database.connection.execute("SELECT txn FROM ledger")}
+
+
+def test_what_was_held_when_the_purge_passed_goes_once_it_is_finished(store):
+    retention = Retention(1_000)
+    put(store, [held(n) for n in range(1, 5)] + [tombstone(command(5), 1)])
+    assert purging(store, retention, 3) == {txn(n) for n in range(1, 5)}
+    put(store, [finished(held(3), command(3, Kind.COMMIT), 9)])
+    assert purging(store, retention) == {txn(1), txn(2), txn(4)}
+    put(store, [finished(held(1), command(1, Kind.COMMIT), 9), finished(held(4), command(4, Kind.ROLLBACK), 9)])
+    assert purging(store, retention) == {txn(2)}
+
+
+def test_what_is_finished_as_the_purge_passes_it_goes_with_the_next_batch(store):
+    put(store, [held(1), held(2)])
+    put(store, [finished(held(1), command(1, Kind.COMMIT), 9)], retention=Retention(1_000))
+    assert purging(store, Retention(1_000)) == {txn(2)}
+
+
+def test_the_rows_passed_over_are_purged_however_many_are_held(store):
+    count = 3 * PURGE_ROWS_MAX
+    put(store, [held(n) for n in range(1, count + 1)])
+    assert len(purging(store, Retention(10**6), 5)) == count
+    for number in (count, 1):  # the younger one first: the older one takes the purge back once more
+        put(store, [finished(held(number), command(number, Kind.COMMIT), 9)])
+    assert purging(store, Retention(10**6), 4) == {txn(n) for n in range(2, count)}
+
+
+def test_a_transaction_that_holds_more_rows_than_one_batch_purges_stops_no_other(store):
+    put(store, [msgspec.structs.replace(held(1), step=f"step-{n:03}") for n in range(PURGE_ROWS_MAX + 1)])
+    put(store, [tombstone(command(2), 1)])
+    assert purging(store, Retention(10**6), 2) == {txn(1)}
 
 
 def test_recent_map_is_bounded_and_keeps_what_is_used():
