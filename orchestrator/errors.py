@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class ErrorCode(StrEnum):
@@ -57,6 +58,9 @@ class RaytxError(Exception):
         self.code = code
         self.message = message
 
+    def __reduce__(self) -> tuple[Any, ...]:  # an exception's own would call the class with its text alone
+        return type(self), (self.code, self.message), self.__dict__
+
 
 class DefiniteError(RaytxError):
     """It did not happen: nothing was logged and nothing is held."""
@@ -72,6 +76,9 @@ class OverloadedError(DefiniteError):
     def __init__(self, message: str, retry_after_ms: int) -> None:
         super().__init__(ErrorCode.OVERLOADED, message)
         self.retry_after_ms = retry_after_ms
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.retry_after_ms), self.__dict__
 
 
 class InvariantViolation(BaseException):
