@@ -1,0 +1,150 @@
+"""The command `raytx` as a user runs it: processes of its own, killed in every way, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from actors.orders import app as shop
+from orchestrator.deployment import DataDirectory
+from orchestrator.log.store import create_log
+from orchestrator.processes import is_alive
+
+UP_S_MAX = 120.0
+BOOKS = {"stock": [{"sku": "A1", "quantity": 10}], "accounts": [{"account": "alice", "amount_minor": 10_000}]}
+ORDER = {
+    "order_id": "o-1", "customer": "alice", "lines": [{"sku": "A1", "quantity": 2, "unit_price_minor": 250}],
+    "amount_minor": 500, "card_token": "tok_canary", "email": "alice@example.com",
+    "address": {"name": "Alice", "street": "1 High Street", "city": "Leeds", "country": "GB"}}
+
+
+class Raytx:
+    """Runs the command on one data directory."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.directory = DataDirectory(data)
+
+    def __call__(self, *arguments: str, expect: int = 0, given: str | None = None) -> str:
+        done = subprocess.run(
+            self.command(*arguments), capture_output=True, text=True, input=given, timeout=UP_S_MAX, check=False)
+        assert done.returncode == expect, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def json(self, *arguments: str, expect: int = 0, given: str | None = None) -> dict:
+        return json.loads(self(*arguments, "--json", expect=expect, given=given))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "loadgen.cli", *arguments, "--data", str(self.data)]
+
+    def up(self) -> dict:
+        return self.json("up", "--no-dashboard")
+
+
+@pytest.fixture
+def raytx(tmp_path):
+    found = Raytx(tmp_path / "data")
+    yield found
+    subprocess.run(found.command("down"), capture_output=True, timeout=UP_S_MAX, check=False)
+
+
+def gone(processes, within_s=10.0):
+    end_s = time.monotonic() + within_s
+    while any(map(is_alive, processes)) and time.monotonic() < end_s:
+        time.sleep(0.05)
+    return [process for process in processes if is_alive(process)] == []
+
+
+def test_up_status_submit_show_audit_down(raytx):
+    told = raytx.up()
+    record = raytx.directory.record()
+    assert (told["data"], told["app"], told["shards"]) == (str(raytx.data), "actors.orders:app", 1)
+    status = raytx.json("status")
+    assert status["deployment"]["namespace"] == told["namespace"]
+    assert status["healthy"]
+    assert [(actor["name"], actor["role"], actor["state"], actor["restarts"]) for actor in status["actors"]] == [
+        ("log", "log", "serving", 0), *((f"service-{name}", name, "serving", 0) for name in told["services"]),
+        ("shard-0", "orchestrator", "serving", 0)]
+    assert raytx.json("submit", "-", "--saga", "open_books", given=json.dumps(BOOKS))["committed"] == 1
+    outcomes = raytx.json("submit", "-", expect=1, given=json.dumps([ORDER, {**ORDER, "order_id": "o-2", "customer": "bob"}]))
+    assert (outcomes["committed"], outcomes["aborted"]) == (1, 1)
+    transaction = outcomes["outcomes"][0]["transaction"]
+    assert raytx.json("cancel", transaction, expect=1)["status"] == "COMMITTED"
+    raytx("up", expect=2)
+    raytx("down")
+    assert gone([record.owner, *record.processes])
+    assert not Path(record.temp_dir).exists()
+    assert not raytx.directory.token_path.exists()
+    raytx("status", expect=3)
+    assert raytx.json("show", transaction)["state"] == "COMMITTED"
+    assert "tok_canary" not in raytx("show", transaction, "--json")
+    assert raytx.json("audit")["units_sold"] == 2
+
+
+def test_everything_killed_and_up_again(raytx):
+    raytx.up()
+    raytx("submit", "-", "--saga", "open_books", given=json.dumps(BOOKS))
+    record = raytx.directory.record()
+    for process in [record.owner, *record.processes]:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)
+    raytx("status", expect=3)
+    again = raytx.up()
+    assert again["run"] != record.run
+    assert not Path(record.temp_dir).exists()
+    assert raytx.json("submit", "-", given=json.dumps(ORDER))["committed"] == 1
+    record = raytx.directory.record()
+    os.kill(record.owner.pid, signal.SIGKILL)  # only the keeper: what it leaves behind is for down to end
+    assert raytx.json("down")["stopped"]
+    assert gone(record.processes)
+    assert not Path(record.temp_dir).exists()
+    assert not raytx.json("down")["stopped"]
+    assert raytx.json("audit")["committed"] == 1
+
+
+def test_a_head_that_loses_a_server_is_started_anew(raytx):
+    raytx.up()
+    record = raytx.directory.record()
+    raylet = next(p for p in record.processes if Path(f"/proc/{p.pid}/comm").read_text().strip() == "raylet")
+    os.kill(raylet.pid, signal.SIGKILL)
+    end_s = time.monotonic() + UP_S_MAX
+    while raytx.directory.record().run == record.run and time.monotonic() < end_s:
+        time.sleep(0.05)
+    status = raytx.json("status")  # waits until it serves
+    assert status["healthy"]
+    assert status["deployment"]["pid"] == record.owner.pid
+    assert gone(record.processes)
+
+
+def test_foreground_with_an_app_beside_the_user(raytx, tmp_path, monkeypatch):
+    (tmp_path / "myshop.py").write_text("from actors.orders import app\n")
+    monkeypatch.chdir(tmp_path)
+    command = raytx.command("up", "--foreground", "--no-dashboard", "--app", "myshop:app", "--json")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        told = json.loads(process.stdout.readline())
+        assert told["app"] == "myshop:app"
+        monkeypatch.chdir("/")
+        assert raytx.json("status")["healthy"]
+        record = raytx.directory.record()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(UP_S_MAX) == 0
+    assert gone([record.owner, *record.processes])
+    assert raytx.json("audit")["ok"]
+
+
+def test_a_lost_database_is_refused_and_nothing_stays(raytx):
+    raytx.directory.prepare()
+    raytx.directory.create_databases(shop, create_log)
+    raytx.directory.service_path("payment").unlink()
+    done = subprocess.run(raytx.command("up"), capture_output=True, text=True, timeout=UP_S_MAX, check=False)
+    assert done.returncode == 2
+    assert "error E_STORE_REFUSED: " in done.stderr
+    assert raytx.directory.running() is None
