@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import ItemsView, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,10 +12,10 @@ from actors.ledger import RowState
 from actors.store import PURGED, ROW_COLUMNS, row_of, value_crc
 from orchestrator.app import LedgerRow, ServiceAudit
 from orchestrator.database import open_reader
+from orchestrator.logs import redact
 from orchestrator.saga import decode_plain
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable
     from pathlib import Path
 
@@ -45,6 +46,7 @@ class StoreReader:
 
     def __init__(self, path: Path, audit: Audit = _no_checks) -> None:
         self._connection = open_reader(path)
+        self._connection.text_factory = _text
         self._audit = audit
 
     def rows(self, transaction: str | None = None) -> Iterator[LedgerRow]:
@@ -52,10 +54,10 @@ class StoreReader:
         return self._rows(transaction, [])
 
     def audit(self) -> ServiceAudit:
-        """The service's checks, and every row and value whose checksum does not fit."""
+        """The service's checks, and every row and value whose checksum does not fit; also where damage stops the checks."""
         damaged: list[str] = []
-        rows = self._rows(None, damaged)
-        report = self._audit(SnapshotState(self._connection), rows, purged=self._purged())
+        rows = self._audited_rows(damaged)
+        report = self._checked(rows)
         for _ in rows:  # what the service's checks left unread has its checksums verified all the same
             pass
         damaged.extend(self._damaged_values())
@@ -64,6 +66,18 @@ class StoreReader:
     def close(self) -> None:
         """Release the snapshot."""
         self._connection.close()
+
+    def _checked(self, rows: Iterator[LedgerRow]) -> ServiceAudit:
+        try:
+            return self._audit(SnapshotState(self._connection), rows, purged=self._purged())
+        except Exception as error:  # noqa: BLE001 - the service's code, over a state that may be damaged
+            return ServiceAudit({}, [f"its checks failed with {type(error).__name__}: {redact(str(error))}"])
+
+    def _audited_rows(self, damaged: list[str]) -> Iterator[LedgerRow]:
+        try:
+            yield from self._rows(None, damaged)
+        except sqlite3.Error as error:
+            damaged.append(f"the ledger cannot be read to its end: {error}")
 
     def _purged(self) -> bool:
         return self._connection.execute("SELECT 1 FROM meta WHERE name = ?", (PURGED,)).fetchone() is not None
@@ -81,9 +95,12 @@ class StoreReader:
                 yield row
 
     def _damaged_values(self) -> Iterator[str]:
-        for key, value, crc in self._connection.execute("SELECT key, value, crc FROM state ORDER BY key"):
-            if type(value) is not bytes or value_crc(key, value) != crc:
-                yield f"the state's value of {key!r} is damaged: its checksum does not fit"
+        try:
+            for key, value, crc in self._connection.execute("SELECT key, value, crc FROM state ORDER BY key"):
+                if type(key) is not str or type(value) is not bytes or value_crc(key, value) != crc:
+                    yield f"the state's value of {key!r} is damaged: its checksum does not fit"
+        except sqlite3.Error as error:
+            yield f"the state cannot be read to its end: {error}"
 
 
 class SnapshotState(Mapping[str, Any]):
@@ -127,6 +144,11 @@ def _ledger_row(columns: tuple[object, ...]) -> LedgerRow | None:
     return LedgerRow(
         row.transaction, row.step, row.operation, RowState(row.state).name, _plain(row.request), _plain(row.result),
         row.code, row.message, row.attempts, row.prepared_ms, row.finished_ms)
+
+
+def _text(stored: bytes) -> str:
+    """Text that is no UTF-8 any more is readable all the same: its checksum tells."""
+    return stored.decode("utf-8", "backslashreplace")
 
 
 def _plain(payload: bytes) -> Any:

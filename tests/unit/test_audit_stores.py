@@ -203,6 +203,18 @@ def test_a_log_that_was_tampered_with(shop: Shop, sql: str, checks: set[str]) ->
     assert checks <= found(audit(shop.path, app))
 
 
+def test_damage_that_stops_the_services_own_checks_is_named_all_the_same(shop: Shop) -> None:
+    shop.close()
+    path = DataDirectory(shop.path).service_path("inventory")
+    damage(path, "UPDATE state SET value = x'93010203' WHERE key LIKE 'sku/%'")
+    damage(path, "UPDATE ledger SET attempts = 9 WHERE operation = 'receive'")
+    texts = [one.text for one in audit(shop.path, app).examples if one.check == "conservation"]
+    (transaction,) = [outcome.transaction for key, outcome in shop.outcomes.items() if key == "books"]
+    assert texts[0] == f"inventory: the ledger row of {transaction} receive is damaged: its checksum does not fit"
+    assert texts[1] == "inventory: the state's value of 'sku/85123A' is damaged: its checksum does not fit"
+    assert "inventory: its checks failed with ValueError" in texts[2]
+
+
 def test_a_service_restored_from_an_older_copy(shop: Shop, tmp_path: Path) -> None:
     path = DataDirectory(shop.path).service_path("payment")
     shop.stores["payment"].close()

@@ -115,6 +115,59 @@ def test_a_damaged_row_is_refused_and_audited(path):
     store.close()
 
 
+def summing(state, rows, *, purged):
+    """Checks as a service might write them: they take what they read for whole."""
+    return ServiceAudit({"sum": sum(value for _, value in state.items()), "n": sum(r.request["n"] for r in rows)}, [])
+
+
+def audited(path):
+    reader = StoreReader(path, summing)
+    try:
+        return reader.audit()
+    finally:
+        reader.close()
+
+
+@pytest.mark.parametrize(("sql", "told"), [
+    ("UPDATE state SET value = x'C1' WHERE key = 'a'", ["the state's value of 'a'", "its checks failed with DecodeError"]),
+    ("UPDATE state SET value = 7 WHERE key = 'a'", ["the state's value of 'a'", "its checks failed with TypeError"]),
+    ("UPDATE state SET key = x'61FF' WHERE key = 'a'", ["the state's value of b'a\\xff'"]),
+    ("UPDATE state SET key = CAST(x'61FF' AS TEXT) WHERE key = 'a'", ["the state's value of 'a\\\\xff'"]),
+    ("UPDATE ledger SET state = 77 WHERE step = 'pay'", ["the ledger row of"] * 3),
+    ("UPDATE ledger SET message = CAST(x'C3' AS TEXT) WHERE step = 'pay'", ["the ledger row of"] * 3),
+    ("UPDATE ledger SET request = 'text', crc = 'text'", ["the ledger row of"] * 3),
+])
+def test_damage_is_reported_whatever_it_does_to_the_services_checks(path, sql, told):
+    store = Store(path, "vault", "run")
+    put(store, [held(n) for n in (1, 2, 3)], {"a": b"\x01", "b": b"\x02"})
+    store.close()
+    assert audited(path) == ServiceAudit({"sum": 3, "n": 6}, [])
+    tamper(path, sql)
+    violations = audited(path).violations
+    assert [text[:len(start)] for text, start in zip(violations, told, strict=True)] == told
+
+
+@pytest.mark.parametrize(("broken", "told"), [
+    ("ledger", ["the ledger cannot be read to its end", "the state's value of 'b'", "its checks failed with DecodeError"]),
+    ("state", ["the ledger row of", "the state cannot be read to its end", "its checks failed with DatabaseError"]),
+])
+def test_pages_that_cannot_be_read_are_reported_beside_the_rest(path, broken, told):
+    store = Store(path, "vault", "run")
+    put(store, [held(1)], {"a": b"\x01", "b": b"\x02"})
+    store.close()
+    tamper(path, "UPDATE state SET value = x'C1' WHERE key = 'b'")
+    tamper(path, "UPDATE ledger SET attempts = 9")
+    with sqlite3.connect(path) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (broken,)).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * 64)
+    violations = audited(path).violations
+    assert [text[:len(start)] for text, start in zip(violations, told, strict=True)] == told
+
+
 def test_the_services_audit_sees_one_snapshot(path, store):
     put(store, [held(1)], {"a": b"\x01", "b": b"\x02"})
     seen = {}
