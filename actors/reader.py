@@ -10,8 +10,8 @@ import msgspec
 
 from actors.ledger import RowState
 from actors.store import PURGED, ROW_COLUMNS, row_of, value_crc
-from orchestrator.app import LedgerRow, ServiceAudit
-from orchestrator.database import open_reader
+from orchestrator.app import LedgerRow, ServiceAudit, StepState
+from orchestrator.database import open_reader, refused
 from orchestrator.logs import redact
 from orchestrator.saga import decode_plain
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+_STATES = "SELECT txn, step, operation, state FROM ledger ORDER BY txn, step"
+_STATE_NAMES: Mapping[object, str] = {state.value: state.name for state in RowState}
 _ROWS = f"SELECT {ROW_COLUMNS} FROM ledger"  # noqa: S608 - a constant
 
 
@@ -45,6 +47,7 @@ class StoreReader:
     """
 
     def __init__(self, path: Path, audit: Audit = _no_checks) -> None:
+        self._path = path
         self._connection = open_reader(path)
         self._connection.text_factory = _text
         self._audit = audit
@@ -52,6 +55,19 @@ class StoreReader:
     def rows(self, transaction: str | None = None) -> Iterator[LedgerRow]:
         """All rows, or one transaction's, in id order; damaged ones are left out here and named by `audit`."""
         return self._rows(transaction, [])
+
+    def states(self) -> Iterator[StepState]:
+        """Where every step stands, in id order; damage that its checksum would show is named by `audit`.
+
+        Raises:
+            DefiniteError: E_STORE_REFUSED where the ledger cannot be read to its end.
+        """
+        try:
+            for transaction, step, operation, state in self._connection.execute(_STATES):
+                if type(transaction) is type(step) is type(operation) is str:
+                    yield StepState(transaction, step, operation, _STATE_NAMES.get(state) or str(state))
+        except sqlite3.Error as error:
+            raise refused(self._path, f"its ledger cannot be read: {error}") from error
 
     def audit(self) -> ServiceAudit:
         """The service's checks, and every row and value whose checksum does not fit; also where damage stops the checks."""

@@ -30,6 +30,15 @@ class LedgerRow(msgspec.Struct, frozen=True):
     finished_ms: int  # Unix ms of the last transition, 0 if none
 
 
+class StepState(msgspec.Struct, frozen=True, gc=False):
+    """Where one step stands in a ledger: the part of its row that says what the participant did, as `LedgerRow` has it."""
+
+    transaction: str
+    step: str
+    operation: str
+    state: str
+
+
 class ServiceAudit(msgspec.Struct):
     """What a service's own audit says: totals by name (integers) and violations for a person, the first one first."""
 
@@ -43,6 +52,13 @@ class LedgerReader(Protocol):
 
     def rows(self, transaction: str | None = None) -> Iterator[LedgerRow]:
         """All rows, or one transaction's, in id order."""
+
+    def states(self) -> Iterator[StepState]:
+        """Where every step stands, in id order; much cheaper than `rows`, since no request and no result is read.
+
+        Raises:
+            DefiniteError: E_STORE_REFUSED where the ledger cannot be read to its end.
+        """
 
     def audit(self) -> ServiceAudit:
         """The service's own conservation checks over state and ledger of the same snapshot."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from orchestrator.app import App, LedgerReader, LedgerRow
+    from orchestrator.app import App, LedgerReader, StepState
     from orchestrator.log.reader import TransactionSummary
 
 Progress = Callable[[str, int, int], None]  # told: stage, transactions judged, transactions in all
@@ -192,9 +192,9 @@ class _Ledger:
 
     def __init__(self, service: str, reader: LedgerReader, report: AuditReport) -> None:
         self.service = service
-        self._rows = reader.rows()
+        self._rows = reader.states()
         self._report = report
-        self.head: LedgerRow | None = next(self._rows, None)
+        self.head: StepState | None = next(self._rows, None)
 
     def take(self, transaction: str) -> Iterator[Found]:
         """The rows of that transaction, which is the lowest not taken yet."""

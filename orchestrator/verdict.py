@@ -16,7 +16,7 @@ from orchestrator.protocol.records import State
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-    from orchestrator.app import LedgerRow
+    from orchestrator.app import StepState
     from orchestrator.saga import Step
 
 ABSENT: Final = ""
@@ -47,10 +47,10 @@ class Violation(msgspec.Struct, frozen=True):
 
 
 class Found(NamedTuple):
-    """A ledger row and the service whose ledger holds it."""
+    """What a ledger row says, and the service whose ledger holds it."""
 
     service: str
-    row: LedgerRow
+    row: StepState
 
 
 class Plan:

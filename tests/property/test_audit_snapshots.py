@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.app import LedgerRow
+from orchestrator.app import StepState
 from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.records import State
 from orchestrator.saga import Step
@@ -79,7 +79,7 @@ def verdict(earlier: World, ledgers: dict[str, World], later: World) -> Verdict:
     for step, (service, operation) in PLAN.steps.items():
         state = ledgers[step].rows.get(step, "")
         if state:
-            rows.append(Found(service, LedgerRow(ID, step, operation, state, None, None, "", "", 1, 0, 0)))
+            rows.append(Found(service, StepState(ID, step, operation, state)))
     return judge(ID, later.log, PLAN, rows, earlier=lambda: earlier.log, purged=False)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pydantic import BaseModel
 
-from orchestrator.app import App, LedgerReader, LedgerRow, ServiceAudit
+from orchestrator.app import App, LedgerReader, LedgerRow, ServiceAudit, StepState
 from orchestrator.audit import PARKED_LISTED_MAX, AuditReport, audit, audit_snapshots
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.reader import TransactionSummary
@@ -100,7 +100,10 @@ class FakeLedger:
     violations: list[str] = field(default_factory=list)
 
     def rows(self, transaction: str | None = None) -> Iterator[LedgerRow]:
-        return (row for row in self.stored if transaction in (None, row.transaction))
+        raise AssertionError("the walk needs no requests and no results")
+
+    def states(self) -> Iterator[StepState]:
+        return (StepState(row.transaction, row.step, row.operation, row.state) for row in self.stored)
 
     def audit(self) -> ServiceAudit:
         return ServiceAudit(self.totals, self.violations)

@@ -9,7 +9,7 @@ from actors.cache import NewIds, RecentMap
 from actors.ledger import RowState, finished, prepared, tombstone
 from actors.reader import StoreReader
 from actors.store import PURGE_ROWS_MAX, Retention, Store, create_store
-from orchestrator.app import ServiceAudit
+from orchestrator.app import ServiceAudit, StepState
 from orchestrator.errors import DefiniteError
 from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.messages import Command, Kind
@@ -55,6 +55,16 @@ def tamper(path, sql):
     with sqlite3.connect(path) as connection:
         connection.execute(sql)
     connection.close()
+
+
+def break_page(path, table):
+    with sqlite3.connect(path) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(b"\xff" * 64)
 
 
 def test_reopened_it_holds_the_same(path):
@@ -157,13 +167,7 @@ def test_pages_that_cannot_be_read_are_reported_beside_the_rest(path, broken, to
     store.close()
     tamper(path, "UPDATE state SET value = x'C1' WHERE key = 'b'")
     tamper(path, "UPDATE ledger SET attempts = 9")
-    with sqlite3.connect(path) as connection:
-        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (broken,)).fetchone()
-        (size,) = connection.execute("PRAGMA page_size").fetchone()
-    connection.close()
-    with path.open("r+b") as file:
-        file.seek((page - 1) * size)
-        file.write(b"\xff" * 64)
+    break_page(path, broken)
     violations = audited(path).violations
     assert [text[:len(start)] for text, start in zip(violations, told, strict=True)] == told
 
@@ -183,6 +187,42 @@ def test_the_services_audit_sees_one_snapshot(path, store):
     row = next(reader.rows(txn(1)))
     assert (row.state, row.request, row.result) == ("PREPARED", {"n": 1}, {"ok": True})
     assert list(reader.rows("no such")) == []
+    reader.close()
+
+
+def test_states_are_the_rows_without_what_they_carry(path, store):
+    put(store, [held(3), tombstone(command(2), 1), held(1)])
+    put(store, [finished(held(1), command(1, Kind.COMMIT), 9)])
+    reader = StoreReader(path)
+    states = list(reader.states())
+    assert states == [StepState(row.transaction, row.step, row.operation, row.state) for row in reader.rows()]
+    assert [one.state for one in states] == ["COMMITTED", "ROLLED_BACK", "PREPARED"]
+    reader.close()
+
+
+@pytest.mark.parametrize(("sql", "told"), [
+    ("UPDATE ledger SET state = 77", ["77", "77"]),  # the judgement knows no such state, so that it finds it
+    (f"UPDATE ledger SET txn = x'00' WHERE txn = '{txn(1)}'", ["PREPARED"]),  # left out: the audit names it
+    (f"UPDATE ledger SET request = x'C1' WHERE txn = '{txn(1)}'", ["PREPARED", "PREPARED"]),
+])
+def test_states_of_damaged_rows(path, sql, told):
+    store = Store(path, "vault", "run")
+    put(store, [held(1), held(2)])
+    store.close()
+    tamper(path, sql)
+    reader = StoreReader(path)
+    assert [one.state for one in reader.states()] == told
+    reader.close()
+
+
+def test_states_that_cannot_be_read_are_a_store_refused(path):
+    store = Store(path, "vault", "run")
+    put(store, [held(1)])
+    store.close()
+    break_page(path, "ledger")
+    reader = StoreReader(path)
+    with pytest.raises(DefiniteError, match=r"E_STORE_REFUSED.*cannot be read"):
+        list(reader.states())
     reader.close()
 
 

@@ -11,7 +11,7 @@ import pytest
 from pydantic import BaseModel
 from rich.console import Console
 
-from orchestrator.app import App, LedgerReader, LedgerRow, ServiceAudit
+from orchestrator.app import App, LedgerReader, LedgerRow, ServiceAudit, StepState
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.reader import StoredRecord
 from orchestrator.protocol.identifiers import make_id
@@ -58,6 +58,9 @@ class MemoryLedger:
 
     def rows(self, transaction: str | None = None) -> Iterator[LedgerRow]:
         return (row for row in self._stored if transaction in (None, row.transaction))
+
+    def states(self) -> Iterator[StepState]:
+        return (StepState(row.transaction, row.step, row.operation, row.state) for row in self._stored)
 
     def audit(self) -> ServiceAudit:
         return ServiceAudit({}, [])
