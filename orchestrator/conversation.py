@@ -29,6 +29,7 @@ from orchestrator.protocol.messages import (
 from orchestrator.protocol.records import encode
 
 RETRY_S = 0.05
+GATHER_S_MAX = 0.002  # a call to a shard stays open until some order has its outcome: do not wait for that
 
 Request = SubmitRequest | CancelRequest | LookupRequest
 _OUTCOMES = msgspec.msgpack.Decoder(OutcomeBatch)
@@ -120,6 +121,7 @@ class Conversation:
             key=_number,
             settles=lambda outcome, _: outcome.status is not OutcomeStatus.RETRY,
             key_of_result=_number,
+            gather_s_max=GATHER_S_MAX,
         )
 
     def _flush(self) -> None:

@@ -1,7 +1,9 @@
 """Batched conversation between a caller and a responder: count calls, not operations.
 
-A caller sends what has gathered in one call, at most two calls under way; a responder starts the operations and answers
-with whatever is ready. Results of an unanswered call are never lost for good: when a call fails, everything outstanding
+A caller sends what has gathered in one call and lets the rest gather until that call is answered; a second one leaves
+beside it only when the first takes unusually long, or is open just to collect what is slow. So a lonely operation waits
+for nobody, batches grow with the load, and nothing is held behind a slow operation. A responder starts the operations
+and answers with whatever is ready. Results of an unanswered call are never lost for good: when a call fails, everything outstanding
 is of unknown outcome and is sent again, which is harmless because every operation is idempotent at the responder.
 """
 
@@ -15,7 +17,9 @@ from typing import Generic, Protocol, TypeVar
 from orchestrator.errors import IndefiniteError
 
 CALLS_IN_FLIGHT = 2
-BATCH_MAX = 512
+BATCH_MAX = 1_024
+GATHER_S_MIN = 0.002
+GATHER_S_MAX = 0.05
 HOLD_S_MAX = 10.0  # a call with nothing to answer returns empty after so long, and is made anew while work is outstanding
 PEER_IDLE_S = 120.0
 RECONNECT_S_MIN = 0.02
@@ -48,6 +52,7 @@ class Caller(Generic[Op, Result]):
         settles: whether a result ends the operation that is outstanding under its key.
         key_of_result: the key a result belongs to.
         lost: told (once per outage) that the destination does not answer.
+        gather_s_max: longest time that operations gather behind a call that carries others, seconds.
     """
 
     def __init__(
@@ -61,12 +66,17 @@ class Caller(Generic[Op, Result]):
         settles: Callable[[Result, Op], bool],
         key_of_result: Callable[[Result], Hashable],
         lost: Callable[[IndefiniteError], None] | None = None,
+        gather_s_max: float = GATHER_S_MAX,
     ) -> None:
         self._port, self._encode, self._decode, self._deliver = port, encode, decode, deliver
         self._key, self._settles, self._key_of_result, self._lost = key, settles, key_of_result, lost
         self._outstanding: dict[Hashable, Op] = {}
         self._unsent: dict[Hashable, Op] = {}
         self._calls: set[asyncio.Task[None]] = set()
+        self._carrying = 0  # calls under way that took operations along
+        self._round_s = GATHER_S_MIN  # moving average of what such a call takes
+        self._gather_s_max = gather_s_max
+        self._gathered: asyncio.TimerHandle | None = None
         self._broken = False
         self._closed = False
 
@@ -76,7 +86,7 @@ class Caller(Generic[Op, Result]):
         return len(self._outstanding)
 
     def send(self, operations: Iterable[Op]) -> None:
-        """Queue operations; a call leaves at once unless two are under way."""
+        """Queue operations; they leave at once unless others are on their way."""
         for operation in operations:
             key = self._key(operation)
             self._outstanding[key] = operation
@@ -97,6 +107,7 @@ class Caller(Generic[Op, Result]):
     async def close(self) -> None:
         """End the conversation; what is outstanding stays of unknown outcome."""
         self._closed = True
+        self._stop_gathering()
         for call in list(self._calls):
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -104,10 +115,20 @@ class Caller(Generic[Op, Result]):
     def _pump(self) -> None:
         if self._closed or self._broken:
             return
-        while self._unsent and len(self._calls) < CALLS_IN_FLIGHT:
-            self._start(self._take())
+        if self._unsent and len(self._calls) < CALLS_IN_FLIGHT:
+            if not self._carrying:
+                self._start(self._take())
+            elif self._gathered is None:
+                delay_s = min(max(2 * self._round_s, GATHER_S_MIN), self._gather_s_max)
+                self._gathered = asyncio.get_running_loop().call_later(delay_s, self._beside)
         if self._outstanding and not self._calls:
             self._start([])
+
+    def _beside(self) -> None:
+        """What gathered has waited long enough: it leaves beside the call that is under way."""
+        self._gathered = None
+        if self._unsent and not self._closed and not self._broken and len(self._calls) < CALLS_IN_FLIGHT:
+            self._start(self._take())
 
     def _take(self) -> list[Op]:
         if len(self._unsent) <= BATCH_MAX:
@@ -129,12 +150,25 @@ class Caller(Generic[Op, Result]):
         self._pump()
 
     async def _call(self, batch: list[Op]) -> None:
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        self._carrying += bool(batch)
         try:
             answer = await self._port.call(self._encode(batch))
         except IndefiniteError as error:
             await self._reconnect(error)
             return
+        finally:
+            self._carrying -= bool(batch)
+        if batch:
+            self._round_s += (loop.time() - began_s - self._round_s) / 8
+        self._stop_gathering()
         self._settle(self._decode(answer))
+
+    def _stop_gathering(self) -> None:
+        if self._gathered is not None:
+            self._gathered.cancel()
+            self._gathered = None
 
     def _settle(self, results: list[Result]) -> None:
         for result in results:
