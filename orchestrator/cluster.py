@@ -88,6 +88,8 @@ class Deployment:
         Raises:
             IndefiniteError: E_UNREACHABLE: it is not there now.
         """
+        if not ray.is_initialized():  # Ray would start a cluster of its own to look in
+            raise IndefiniteError(ErrorCode.UNREACHABLE, f"actor {name}: this process is not connected to Ray any more")
         try:
             return ray.get_actor(name, namespace=self.namespace)
         except (ValueError, RayError, ConnectionError) as error:
@@ -383,7 +385,7 @@ def _told(status: dict[str, Any]) -> str:
 
 
 def _kill(namespace: str, names: list[str]) -> None:
-    for name in names:
+    for name in names if ray.is_initialized() else []:
         with contextlib.suppress(ValueError, RayError, ConnectionError):
             ray.kill(ray.get_actor(name, namespace=namespace), no_restart=True)
 
