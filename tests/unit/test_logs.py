@@ -47,7 +47,8 @@ def test_a_disabled_level_writes_nothing(tmp_path):
     logs.log_event("aborted")
     assert not logs.debug_enabled()
     logs.log_event("parked", level="ERROR")
-    assert [line["event"] for line in read(tmp_path)[1]] == ["parked"]
+    logs.log_event("crashed", level="CRITICAL")
+    assert [line["event"] for line in read(tmp_path)[1]] == ["parked", "crashed"]
 
 
 @pytest.mark.parametrize("level", ["INFO", "WARNING", "ERROR", "CRITICAL"])
