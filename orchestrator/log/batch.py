@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 STORED = AppendResult(AppendStatus.STORED)
 FENCED = AppendResult(AppendStatus.FENCED)
-CONFLICT = AppendResult(AppendStatus.CONFLICT)
 UNKNOWN = AppendResult(AppendStatus.UNKNOWN)
 
 _INSERT_RECORD = "INSERT INTO records VALUES (?, ?, ?)"
@@ -219,9 +218,8 @@ class Batch:
 
     def _bound_elsewhere(self, bound: str, fingerprint: bytes) -> AppendResult:
         stored = self._load(bound)
-        if fingerprint and stored.begun.fingerprint and fingerprint != stored.begun.fingerprint:
-            return CONFLICT
-        return AppendResult(AppendStatus.BOUND, stored=stored)
+        fits = not fingerprint or not stored.begun.fingerprint or fingerprint == stored.begun.fingerprint
+        return AppendResult(AppendStatus.BOUND if fits else AppendStatus.CONFLICT, stored=stored)
 
     def _ended_decision(self, transaction: str) -> Decided | None:
         if transaction in self._ended:

@@ -104,7 +104,7 @@ class Model:
         if bound is not None:
             stored = self.stored(bound)
             fits = not record.fingerprint or stored.begun.fingerprint in {b"", record.fingerprint}
-            return AppendResult(AppendStatus.BOUND, stored=stored) if fits else AppendResult(AppendStatus.CONFLICT)
+            return AppendResult(AppendStatus.BOUND if fits else AppendStatus.CONFLICT, stored=stored)
         if epoch_of(record.transaction) != self.owners[partition_of(record.transaction)][1]:
             return AppendResult(AppendStatus.FENCED)
         self.keys[record.key] = record.transaction

@@ -81,7 +81,7 @@ class LogModel:
         if bound is not None and bound != record.transaction:
             fingerprint = self.begun[bound].fingerprint
             fits = isinstance(record, CancelledKey) or not fingerprint or fingerprint == record.fingerprint
-            return AppendResult(AppendStatus.BOUND, None, self.stored(bound)) if fits else AppendResult(AppendStatus.CONFLICT)
+            return AppendResult(AppendStatus.BOUND if fits else AppendStatus.CONFLICT, None, self.stored(bound))
         self.keys[record.key] = record.transaction
         if isinstance(record, Begun):
             self.begun.setdefault(record.transaction, record)

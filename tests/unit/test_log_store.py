@@ -172,8 +172,7 @@ def test_a_key_is_bound_once(log: Log) -> None:
     same, fitting, other = log.id(), log.id(), log.id()
     results = log.append(begun(same, "k"), begun(fitting, "k", b""), begun(other, "k", b"b" * 16), begun(first, "k"))
     assert statuses(results) == ["BOUND", "BOUND", "CONFLICT", "STORED"]
-    assert results[0].stored is not None
-    assert results[0].stored.begun == begun(first, "k")
+    assert [found.stored and found.stored.begun for found in results] == [begun(first, "k")] * 3 + [None]
     assert log.store.last_record == 1
 
 
