@@ -57,7 +57,7 @@ class OwnerPort(Protocol):
         """Ordinary commits and rollbacks for those that are decided; the others are asked about again later.
 
         Raises:
-            IndefiniteError: the owner did not answer.
+            IndefiniteError: no owner answered; where some did, their answers are returned.
         """
 
     async def register(self, name: str, uuid: str, sequence: int) -> str:

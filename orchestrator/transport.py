@@ -7,13 +7,16 @@ executed), so every failure becomes one IndefiniteError and the caller sends aga
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import ray
 from ray.exceptions import RayError
 
 from orchestrator.errors import ErrorCode, IndefiniteError
+from orchestrator.logs import log_event
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import Command, Inquiry
 from orchestrator.protocol.records import (
@@ -28,6 +31,8 @@ from orchestrator.protocol.records import (
 LOG_ACTOR = "log"
 CALL_S_MAX = 30.0
 
+K = TypeVar("K")
+T = TypeVar("T")
 _COMMANDS = msgspec.msgpack.Decoder(list[Command])
 _STORED: msgspec.msgpack.Decoder[StoredTransaction | None] = msgspec.msgpack.Decoder(StoredTransaction | None)
 _TAKE = msgspec.msgpack.Decoder(TakeReply)
@@ -44,6 +49,17 @@ def service_actor(name: str) -> str:
     return f"service-{name}"
 
 
+class ActorMethod(Protocol):
+    """One method of one actor; `RayPort` is one."""
+
+    async def call(self, payload: Any) -> bytes:
+        """One call.
+
+        Raises:
+            IndefiniteError: E_UNREACHABLE; it may or may not have been executed.
+        """
+
+
 class RayPort:
     """Calls one method of one named actor, bytes to bytes.
 
@@ -57,6 +73,7 @@ class RayPort:
     def __init__(self, namespace: str, actor: str, method: str, timeout_s: float | None = CALL_S_MAX) -> None:
         self._namespace, self._actor, self._method, self._timeout_s = namespace, actor, method, timeout_s
         self._bound: Any = None
+        self._lookup: asyncio.Future[Any] | None = None
 
     def __repr__(self) -> str:
         return f"RayPort({self._actor}.{self._method})"
@@ -77,10 +94,15 @@ class RayPort:
             raise IndefiniteError(ErrorCode.UNREACHABLE, f"{self._actor} did not answer ({type(error).__name__})") from None
 
     async def _resolve(self) -> Any:
-        # get_actor asks the cluster's head and blocks: never on the event loop
-        loop = asyncio.get_running_loop()
-        handle = await loop.run_in_executor(None, lambda: ray.get_actor(self._actor, namespace=self._namespace))
-        return getattr(handle, self._method)
+        # get_actor asks the cluster's head and blocks: never on the event loop, and once for all calls that wait for it
+        if self._lookup is None:
+            find = partial(ray.get_actor, self._actor, namespace=self._namespace)
+            self._lookup = asyncio.get_running_loop().run_in_executor(None, find)
+            self._lookup.add_done_callback(self._looked_up)
+        return getattr(await asyncio.shield(self._lookup), self._method)
+
+    def _looked_up(self, _lookup: asyncio.Future[Any]) -> None:
+        self._lookup = None
 
 
 class RayLogPort:
@@ -129,33 +151,41 @@ class RayLogPort:
 
 
 class RayOwnerPort:
-    """How a participant reaches the log and the owners of its rows."""
+    """How a participant reaches the log and the owners of its rows.
 
-    def __init__(self, namespace: str) -> None:
-        self._namespace = namespace
-        self._log = RayLogPort(namespace)
-        self._register = RayPort(namespace, LOG_ACTOR, "register_store")
-        self._shards: dict[int, RayPort] = {}
+    Args:
+        namespace: the deployment's.
+        method_of: the way to a method, by the actor's name and its own; Ray actor calls unless given.
+    """
+
+    def __init__(self, namespace: str, method_of: Callable[[str, str], ActorMethod] | None = None) -> None:
+        self._method_of = method_of or partial(RayPort, namespace)
+        self._owner = self._method_of(LOG_ACTOR, "owner")
+        self._register = self._method_of(LOG_ACTOR, "register_store")
+        self._shards: dict[int, ActorMethod] = {}
 
     async def ask(self, inquiries: list[Inquiry]) -> list[Command]:
         """What to do with prepared rows that nobody has been heard of: grouped by the shard that the log names.
 
+        Whoever is silent takes no other one's answers along: what only they know is asked again later.
+
         Raises:
-            IndefiniteError: the log or a shard did not answer; ask again later.
+            IndefiniteError: nobody answered.
         """
-        by_shard: dict[int, list[Inquiry]] = {}
-        owners: dict[int, int] = {}
+        by_partition: dict[int, list[Inquiry]] = {}
         for inquiry in inquiries:
-            partition = partition_of(inquiry.transaction)
-            if partition not in owners:
-                owners[partition] = int((await self._log.owner(partition))["shard"])
-            by_shard.setdefault(owners[partition], []).append(inquiry)
-        commands: list[Command] = []
-        for shard, batch in by_shard.items():
-            port = self._shards.get(shard) or RayPort(self._namespace, shard_actor(shard), "inquire")
-            self._shards[shard] = port
-            commands.extend(_COMMANDS.decode(await port.call(msgspec.msgpack.encode(batch))))
-        return commands
+            by_partition.setdefault(partition_of(inquiry.transaction), []).append(inquiry)
+        silent: list[IndefiniteError] = []
+        owners = await _answered({partition: self._shard_of(partition) for partition in by_partition}, silent)
+        by_shard: dict[int, list[Inquiry]] = {}
+        for partition, shard in owners.items():
+            by_shard.setdefault(shard, []).extend(by_partition[partition])
+        answers = await _answered({shard: self._inquire(shard, batch) for shard, batch in by_shard.items()}, silent)
+        if silent and not answers:
+            raise silent[0]
+        if silent:
+            log_event("owner_unreachable", level="WARNING", code=silent[0].code, message=silent[0].message, silent=len(silent))
+        return [command for commands in answers.values() for command in commands]
 
     async def register(self, name: str, uuid: str, sequence: int) -> str:
         """Tell the log which database a service runs on; returns why it is refused, or nothing.
@@ -165,3 +195,26 @@ class RayOwnerPort:
         """
         payload = msgspec.msgpack.encode({"name": name, "uuid": uuid, "sequence": sequence})
         return (await self._register.call(payload)).decode()
+
+    async def _shard_of(self, partition: int) -> int:
+        return int(msgspec.msgpack.decode(await self._owner.call(partition))["shard"])
+
+    async def _inquire(self, shard: int, inquiries: list[Inquiry]) -> list[Command]:
+        method = self._shards.get(shard)
+        if method is None:
+            method = self._shards[shard] = self._method_of(shard_actor(shard), "inquire")
+        return _COMMANDS.decode(await method.call(msgspec.msgpack.encode(inquiries)))
+
+
+async def _answered(calls: Mapping[K, Awaitable[T]], silent: list[IndefiniteError]) -> dict[K, T]:
+    """The answers that came, by key; all are waited for at once, and who did not answer is added to `silent`."""
+    found = await asyncio.gather(*map(_attempt, calls.values()))
+    silent.extend(answer for answer in found if isinstance(answer, IndefiniteError))
+    return {key: answer for key, answer in zip(calls, found, strict=True) if not isinstance(answer, IndefiniteError)}
+
+
+async def _attempt(call: Awaitable[T]) -> T | IndefiniteError:
+    try:
+        return await call
+    except IndefiniteError as error:
+        return error
