@@ -119,8 +119,7 @@ class ServiceHost:
             told = self._detail or "the service is still recovering"
             return _encode_replies([answer(command, Status.ERROR, code, told) for command in batch.commands])
         peer = f"{batch.sender}/{batch.incarnation}"
-        if batch.watermark_ms > self._retention.watermark_ms:
-            self._retention = Retention(batch.watermark_ms, frozenset(batch.exempt))
+        self._retention = self._retention.joined(batch.watermark_ms, batch.exempt)
         commands = batch.commands if self._faults is None else self._faults.arriving(batch.commands)
         if commands:
             self._gather([Work(command, peer) for command in commands])

@@ -67,6 +67,17 @@ class Retention(msgspec.Struct, frozen=True):
     watermark_ms: int = 0
     exempt: frozenset[str] = frozenset()
 
+    def joined(self, watermark_ms: int, exempt: Iterable[str]) -> Retention:
+        """What holds after another sender's word: the newer watermark; where they are equal, the exempt of both.
+
+        A transaction may begin below the watermark (its shard's clock is behind), and other shards hear of it later.
+        """
+        if watermark_ms > self.watermark_ms:
+            return Retention(watermark_ms, frozenset(exempt))
+        if watermark_ms < self.watermark_ms or self.exempt.issuperset(exempt):
+            return self
+        return Retention(watermark_ms, self.exempt.union(exempt))
+
 
 def store_kind(service: str) -> str:
     """What the database of a service is created and opened as."""
@@ -233,17 +244,18 @@ class Store:
                     self._purged_to = (row.transaction, "")
 
     def retain(self, retention: Retention) -> bool:
-        """Raise the watermark and purge some rows below it, in the batch's local transaction.
+        """Note what is known of the watermark, and purge some rows below it, in the batch's local transaction.
 
         Returns:
             Whether anything was written.
         """
         wrote = False
-        if retention.watermark_ms > self.retention.watermark_ms:
-            if retention.exempt != self.retention.exempt:
+        joined = self.retention.joined(retention.watermark_ms, retention.exempt)
+        if joined is not self.retention:
+            if not self.retention.exempt <= joined.exempt:
                 self._purged_to = _START  # what was exempt may go now
-            self.retention = retention
-            self.database.set_meta("retention", _encode((retention.watermark_ms, sorted(retention.exempt))))
+            self.retention = joined
+            self.database.set_meta("retention", _encode((joined.watermark_ms, sorted(joined.exempt))))
             wrote = True
         return self._purge() or wrote
 

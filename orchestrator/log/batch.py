@@ -82,6 +82,10 @@ class Batch:
         bound: key to id, for every key of the batch that the log knows.
         last_record: sequence of the newest record in the log.
         now_ms: Unix ms.
+
+    Attributes:
+        last_record: sequence of the newest record, those of the batch included.
+        oldest_begun: the lowest id that the batch has begun.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Batch:
     ) -> None:
         self._connection, self._open, self._owners, self._bound = connection, open_transactions, owners, bound
         self.last_record = last_record
+        self.oldest_begun: str | None = None
         self._now_ms = now_ms
         self._ended: dict[str, Decided] = {}  # in this batch
         self._rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in (
@@ -194,6 +199,8 @@ class Batch:
 
     def _store_begun(self, record: Begun) -> None:
         txn, partition, sequence = record.transaction, partition_of(record.transaction), self._store(record)
+        if self.oldest_begun is None or txn < self.oldest_begun:
+            self.oldest_begun = txn
         self._bound[record.key] = txn
         self._open[txn] = OpenTransaction(partition, sequence)
         self._rows[_INSERT_KEY].append((digest_of_key(record.key), sequence))

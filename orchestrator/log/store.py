@@ -123,7 +123,7 @@ class LogStore:
             self._save_sequences(requests)
             self._database.set_meta("last_record", batch.last_record)
         self._last_record = batch.last_record
-        self._publish(watermark_ms)
+        self._publish(watermark_ms, batch.oldest_begun)
         return [
             AppendReply(SCHEMA_VERSION, answers or [], self._watermark_ms, self._exempt, answers is None)
             for answers in results]
@@ -282,8 +282,9 @@ class LogStore:
         self._database.set_meta("watermark_ms", candidate)
         return candidate
 
-    def _publish(self, watermark_ms: int) -> None:
-        if watermark_ms != self._watermark_ms:
+    def _publish(self, watermark_ms: int, oldest_begun: str | None = None) -> None:
+        late = oldest_begun is not None and oldest_begun < oldest_id(watermark_ms)  # its shard's clock is behind
+        if late or watermark_ms != self._watermark_ms:
             self._watermark_ms, self._exempt = watermark_ms, self._exempt_below(watermark_ms)
         elif self._exempt:
             self._exempt = [txn for txn in self._exempt if txn in self._open]

@@ -348,6 +348,20 @@ def test_a_parked_transaction_is_exempt_instead(log: Log) -> None:
     assert sole(log.store.append([log.request(Ended(txn, NOW))], NOW + 68_000)).exempt == []
 
 
+def test_what_begins_below_the_watermark_is_exempt_at_once(log: Log) -> None:
+    """Of a shard whose clock is behind, and which has not heard of the watermark yet."""
+    log.retention_ms = 10_000
+    log.reopen()
+    log.take()
+    log.append(now_ms=NOW + 60_000)
+    txn, brief = log.id(), log.id()
+    late = log.request(begun(txn, "k"), begun(brief, "l"), decided(brief, ABORT, "E_X"), Ended(brief, NOW))
+    reply = sole(log.store.append([late], NOW + 60_100))
+    assert (reply.watermark_ms, reply.exempt) == (NOW + 50_000, [txn])
+    young = log.request(begun(log.id(NOW + 60_200), "m"))
+    assert sole(log.store.append([young], NOW + 60_200)).exempt == [txn]
+
+
 def test_the_watermark_never_falls(log: Log) -> None:
     log.retention_ms = 10_000
     log.reopen()

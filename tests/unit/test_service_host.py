@@ -323,6 +323,8 @@ async def test_an_old_prepare_is_never_run(rig_of):
     assert (reply.status, reply.code) == (Status.NO, "E_EXPIRED")
     exempt = await rig.one(message(P, 3), watermark_ms=6_000, exempt=[txn(3)])
     assert exempt.status is Status.YES
+    told_later = await rig.one(message(P, 4), sender="shard-1", watermark_ms=6_000, exempt=[txn(4)])
+    assert told_later.status is Status.YES
 
 
 async def test_the_sequence_is_reported_again_once_it_changed(rig_of, monkeypatch):

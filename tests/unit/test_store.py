@@ -235,6 +235,22 @@ def test_purge_keeps_what_is_held_exempt_or_young(store):
     assert sorted(txn for txn, _ in store.load(keys)) == [txn(9), txn(20)]
 
 
+def test_what_is_exempt_at_one_watermark_adds_up(path):
+    """Each shard tells what the log told it last: the one has not heard of the other's new transaction."""
+    store = Store(path, "vault", "run")
+    for number, told in enumerate(({txn(3)}, {txn(4)}, set()), 20):
+        put(store, [held(number)], retention=Retention(9, frozenset(told)))
+    put(store, [tombstone(command(n), 1) for n in range(1, 7)], retention=Retention(8, frozenset({txn(5)})))
+    store.close()
+    again = Store(path, "vault", "run")
+    assert again.retention == Retention(9, frozenset({txn(3), txn(4)}))
+    put(again, [held(30)], retention=Retention())
+    assert sorted(txn for txn, _ in again.load([(txn(n), "pay") for n in range(1, 9)])) == [txn(3), txn(4)]
+    put(again, [held(31)], retention=Retention(10))
+    assert again.load([(txn(n), "pay") for n in range(1, 9)]) == {}
+    again.close()
+
+
 def test_that_rows_were_purged_is_kept(path):
     store = Store(path, "vault", "run")
 
