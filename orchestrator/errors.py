@@ -21,6 +21,7 @@ class ErrorCode(StrEnum):
     SERVICE_UNAVAILABLE = "E_SERVICE_UNAVAILABLE"
     SERVICE_ERROR = "E_SERVICE_ERROR"
     QUARANTINED = "E_QUARANTINED"
+    SUSPECT = "E_SUSPECT"
     UNKNOWN = "E_UNKNOWN"
     NOT_READY = "E_NOT_READY"
     FENCED = "E_FENCED"
@@ -117,6 +118,9 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
     ErrorCode.QUARANTINED: CatalogueEntry(
         "the transaction was open at several crashes of its shard without making progress", True, "shard",
         "look at the shard's log; an undecided one was aborted"),
+    ErrorCode.SUSPECT: CatalogueEntry(
+        "the transaction was open at several crashes of its shard without progress and is being tried alone", False,
+        "shard", "wait: it goes on if it is innocent, and is quarantined if the shard crashes again"),
     ErrorCode.UNKNOWN: CatalogueEntry(
         "no transaction has this id (or key)", True, "shard, client", "check the id; by key, submit it"),
     ErrorCode.NOT_READY: CatalogueEntry(

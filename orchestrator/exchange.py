@@ -3,8 +3,8 @@
 A caller sends what has gathered in one call and lets the rest gather until that call is answered; a second one leaves
 beside it only when the first takes unusually long, or is open just to collect what is slow. So a lonely operation waits
 for nobody, batches grow with the load, and nothing is held behind a slow operation. A responder starts the operations
-and answers with whatever is ready. Results of an unanswered call are never lost for good: when a call fails, everything outstanding
-is of unknown outcome and is sent again, which is harmless because every operation is idempotent at the responder.
+and answers with whatever is ready. Results of an unanswered call are never lost for good: when a call fails, everything
+outstanding is of unknown outcome and is sent again, which is harmless because every operation is idempotent there.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ GATHER_S_MIN = 0.002
 GATHER_S_MAX = 0.05
 HOLD_S_MAX = 10.0  # a call with nothing to answer returns empty after so long, and is made anew while work is outstanding
 PEER_IDLE_S = 120.0
+PROBE_S = 0.1
 RECONNECT_S_MIN = 0.02
 RECONNECT_S_MAX = 0.1
 
@@ -145,9 +146,9 @@ class Caller(Generic[Op, Result]):
 
     def _ended(self, call: asyncio.Task[None]) -> None:
         self._calls.discard(call)
-        if not call.cancelled() and call.exception() is not None:
-            raise call.exception()  # type: ignore[misc]  # a bug: the loop's exception handler ends the process
         self._pump()
+        if not call.cancelled() and (error := call.exception()) is not None:
+            raise error  # a bug in what the caller was given to encode, decode or deliver: the loop's handler is told
 
     async def _call(self, batch: list[Op]) -> None:
         loop = asyncio.get_running_loop()
@@ -181,7 +182,10 @@ class Caller(Generic[Op, Result]):
             self._deliver(results)
 
     async def _reconnect(self, error: IndefiniteError) -> None:
-        """One of the failed calls probes until the destination answers, then everything outstanding is sent again."""
+        """One of the failed calls probes until the destination answers, then everything outstanding is sent again.
+
+        A probe that has not failed for a while was taken in: it is held, because what it asks for is slow.
+        """
         if self._broken:
             return
         self._broken = True
@@ -191,15 +195,18 @@ class Caller(Generic[Op, Result]):
         while True:
             await asyncio.sleep(delay)
             delay = min(delay * 2, RECONNECT_S_MAX)
-            try:
-                probe = list(self._outstanding.values())[:1]
-                answer = await self._port.call(self._encode(probe))
+            payload = self._encode(list(self._outstanding.values())[:1])
+            probe = asyncio.ensure_future(self._port.call(payload))
+            await asyncio.wait([probe], timeout=PROBE_S)
+            if not probe.done() or not isinstance(probe.exception(), IndefiniteError):
                 break
-            except IndefiniteError:
-                continue
         self._broken = False
-        self._settle(self._decode(answer))
         self._unsent = dict(self._outstanding)
+        self._pump()
+        try:
+            self._settle(self._decode(await probe))
+        except IndefiniteError as again:
+            await self._reconnect(again)
 
 
 class _Peer(Generic[Result]):
@@ -249,6 +256,8 @@ class Responder(Generic[Result]):
             return await waiter
         finally:
             timer.cancel()
+            if waiter in peer.waiting:
+                peer.waiting.remove(waiter)
 
     def put(self, peer_name: str, results: list[Result]) -> None:
         """Make results ready; they leave with the oldest waiting call, or with the next one to come."""

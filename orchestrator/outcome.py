@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import logging
 import threading
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -102,7 +104,7 @@ class Handle:
         if not self.done():
             loop = asyncio.get_running_loop()
             future: asyncio.Future[None] = loop.create_future()
-            self.add_done_callback(lambda _: loop.call_soon_threadsafe(_wake, future))
+            self.add_done_callback(lambda _: _wake_on(loop, future))
             yield from future
         return self._get()
 
@@ -126,7 +128,10 @@ class Handle:
             self._outcome, self._error = outcome, error
             callbacks, self._callbacks = self._callbacks, None
         for callback in callbacks or ():
-            callback(self)
+            try:
+                callback(self)
+            except Exception:  # one caller's mistake must not cost the others their outcomes
+                logging.getLogger("raytx").exception("a done-callback of %r raised", self)
 
     def _get(self) -> Outcome:
         if self._outcome is None:
@@ -136,6 +141,11 @@ class Handle:
 
 
 _LOCK = threading.Lock()  # one for all handles: it is held for a few instructions
+
+
+def _wake_on(loop: asyncio.AbstractEventLoop, future: asyncio.Future[None]) -> None:
+    with contextlib.suppress(RuntimeError):  # whoever waited has given up, and its loop is closed
+        loop.call_soon_threadsafe(_wake, future)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

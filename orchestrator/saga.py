@@ -160,7 +160,7 @@ class Saga:
             raise DefiniteError(ErrorCode.TOO_LARGE, f"{self.name}: input of {len(payload)} bytes, at most {INPUT_BYTES_MAX}")
         try:
             data = msgspec.msgpack.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise DefiniteError(ErrorCode.INVALID_INPUT, f"{self.name}: the input is not msgpack: {error}") from None
         return self.validate_input(data)
 

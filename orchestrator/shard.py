@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
-import ray
+from ray.exceptions import RayError
 
 from orchestrator.app import load_app
 from orchestrator.appender import Appender
 from orchestrator.config import unpack_settings
 from orchestrator.errors import ErrorCode, IndefiniteError
-from orchestrator.exchange import Caller, Responder
+from orchestrator.exchange import HOLD_S_MAX, Caller, Responder
 from orchestrator.logs import configure_logging, debug_enabled, log_event
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Lookup, Waiter
@@ -40,6 +40,7 @@ from orchestrator.protocol.records import AppendReply, AppendResult, Record, Tak
 from orchestrator.transport import RayLogPort, RayPort, service_actor
 
 AGAIN_S = 0.05
+LOADS_MAX = 32  # questions to the log under way
 GC_THRESHOLDS = (100_000, 50, 100)
 
 _CLIENT_BATCH = msgspec.msgpack.Decoder(ClientBatch)
@@ -77,6 +78,8 @@ class Shard:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms = 0
         self._checking: set[int] = set()
+        self._serving = asyncio.Event()
+        self._loading = asyncio.Semaphore(LOADS_MAX)
         self._tasks: set[asyncio.Task[None]] = set()
         asyncio.get_running_loop().set_exception_handler(self._bug)
         self._spawn(self._recover())
@@ -90,8 +93,15 @@ class Shard:
         """One exchange with a client: `ClientBatch` in, `OutcomeBatch` out."""
         batch = _CLIENT_BATCH.decode(payload)
         self._clients.open(batch.client)
-        if self._state != "serving":
+        if self._state != "serving" and not await self._serves():
             return encode(OutcomeBatch(SCHEMA_VERSION, _retry_all(batch)))
+        try:
+            self._take_in(batch)
+        except Exception as error:  # noqa: BLE001 - half of the batch may be taken in: start again from what is durable
+            self._bug(asyncio.get_running_loop(), {"exception": error})
+        return encode(OutcomeBatch(SCHEMA_VERSION, await self._clients.collect(batch.client)))
+
+    def _take_in(self, batch: ClientBatch) -> None:
         now_ms = self._now_ms()
         if batch.submits:
             self._apply(self._core.submit([(Waiter(batch.client, r.number), r) for r in batch.submits], now_ms))
@@ -101,7 +111,14 @@ class Shard:
         for lookup in batch.lookups:
             waiter = Waiter(batch.client, lookup.number)
             self._apply(self._core.lookup(waiter, lookup.key, lookup.transaction, now_ms))
-        return encode(OutcomeBatch(SCHEMA_VERSION, await self._clients.collect(batch.client)))
+
+    async def _serves(self) -> bool:
+        """Whether it serves, at the latest after the time that an exchange may be held."""
+        try:
+            await asyncio.wait_for(self._serving.wait(), HOLD_S_MAX)
+        except TimeoutError:
+            return False
+        return True
 
     async def inquire(self, payload: bytes) -> bytes:
         """What a participant in doubt should do: commands for decided transactions, nothing (not ready) for others."""
@@ -150,6 +167,7 @@ class Shard:
             self._log, shard=self._spec.index, incarnation=self._incarnation, epochs=self._core.epochs,
             deliver=self._appended)
         self._state = "serving"
+        self._serving.set()
         self._apply(self._core.adopt(dict(zip(partitions, taken.epochs, strict=True)), taken.open, self._now_ms()))
         gc.collect()
         gc.freeze()
@@ -206,12 +224,13 @@ class Shard:
         self._apply(self._core.appended(results, self._now_ms()))
 
     async def _load(self, lookup: Lookup) -> None:
-        while True:
-            try:
-                stored = await self._log.load(lookup.key, lookup.transaction)
-                break
-            except IndefiniteError:
-                await asyncio.sleep(AGAIN_S)
+        async with self._loading:
+            while True:
+                try:
+                    stored = await self._log.load(lookup.key, lookup.transaction)
+                    break
+                except IndefiniteError:
+                    await asyncio.sleep(AGAIN_S)
         self._apply(self._core.loaded(lookup, stored, self._now_ms()))
 
     async def _settle_absent(self, inquiry: Inquiry) -> list[Command]:
@@ -248,7 +267,7 @@ class Shard:
             log_event("superseded", level="WARNING", code=ErrorCode.FENCED, message="a newer incarnation serves; leaving")
             os._exit(1)
         else:
-            self._core.drop([partition])
+            self._apply(self._core.drop([partition], self._now_ms()))
 
     # ---- time and tasks -------------------------------------------------------------------------------------------
 
@@ -282,7 +301,7 @@ class Shard:
     def _bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         """An exception nobody caught: the state in memory is suspect, the durable one is not; start again from that."""
         error = context.get("exception")
-        if isinstance(error, ray.exceptions.RayError | asyncio.CancelledError) or error is None:
+        if isinstance(error, RayError | asyncio.CancelledError) or error is None:
             return
         log_event("crashed", level="CRITICAL", message=f"{type(error).__name__}: {error}", traceback=_traceback(error))
         os._exit(1)

@@ -36,7 +36,12 @@ def check(sagas: Mapping[str, Saga], request: SubmitRequest) -> tuple[Saga, Base
     if saga is None:
         raise DefiniteError(ErrorCode.UNKNOWN_SAGA, f"saga: no {request.saga!r} in the deployed app")
     check_deadline(request.duration_ms)
-    data = saga.decode_input(request.input)
+    try:
+        data = saga.decode_input(request.input)
+    except DefiniteError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a user's validator raised something of its own
+        raise DefiniteError(ErrorCode.INVALID_INPUT, f"{saga.name}: validation raised {type(error).__name__}") from None
     return saga, data, _business_key(saga, data)
 
 

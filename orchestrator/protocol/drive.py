@@ -174,7 +174,7 @@ class Drive:
         progress.attempt += 1
         step = progress.step
         policy = step.prepare_retry if kind is Kind.PREPARE else step.finish_retry
-        progress.due_ms = self.now_ms + policy.attempt_timeout_ms
+        progress.due_ms = self.now_ms + (policy.backoff_ms_max if progress.parked else policy.attempt_timeout_ms)
         self.arm(txn, progress.due_ms)
         self.effects.command(
             step.service, Command(txn.id, step.name, kind, progress.attempt, txn.epoch, step.operation, request))
@@ -202,8 +202,8 @@ class Drive:
             return
         for step in txn.saga.performs:
             progress = txn.steps[step.name]
-            if progress.phase is not Phase.WAITING or progress.parked:
-                continue
+            if progress.phase is not Phase.WAITING or (progress.parked and progress.due_ms != NEVER_MS):
+                continue  # one parked by an earlier incarnation has no due time: it is taken up like any other
             if all(_readable(txn.steps[name]) for name in txn.saga.ancestors[step.name]):
                 self._perform(txn, progress)
 
@@ -297,7 +297,7 @@ class Drive:
         txn.unfinished -= 1
         if progress.result is None:
             progress.result = reply.result
-        if progress.parked:
+        if progress.parked and not txn.ended:
             progress.parked = False
             self.effects.records.append(Parked(txn.id, progress.step.name, "", "", self.now_ms))
         if txn.state is State.COMMITTING:
@@ -320,18 +320,20 @@ class Drive:
         self.arm(txn, progress.due_ms)
 
     def _park(self, txn: Transaction, progress: StepProgress, code: str, message: str) -> None:
-        if progress.parked:
+        if progress.parked or txn.ended:
             return
         progress.parked = True
         self.effects.records.append(Parked(txn.id, progress.step.name, str(code), message, self.now_ms))
         self._notice(txn, "parked", "ERROR", service=progress.step.service, step=progress.step.name,
                      attempt=progress.attempt, code=str(code), message=message)
-        if txn.state is State.ABORTING and txn.saga is not None and txn.saga.rollback_order is RollbackOrder.REVERSED:
+        if txn.state is State.COMMITTING:
+            self.tell(txn)
+        elif txn.state is State.ABORTING and txn.saga is not None and txn.saga.rollback_order is RollbackOrder.REVERSED:
             self.finish(txn)
 
     def _end_if_done(self, txn: Transaction) -> None:
-        if txn.unfinished or txn.state not in (State.COMMITTING, State.ABORTING):
-            return
+        if txn.unfinished or txn.saga is None or txn.state not in (State.COMMITTING, State.ABORTING):
+            return  # without its definition nobody knows what has to be acknowledged
         txn.move(Event.ALL_ACKNOWLEDGED)
         if not txn.ended:
             self.effects.records.append(Ended(txn.id, self.now_ms))

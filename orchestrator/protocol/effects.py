@@ -20,6 +20,18 @@ class Waiter(NamedTuple):
     number: int
 
 
+class Joiner(NamedTuple):
+    """Somebody who wants to be told the outcome of a key's or an id's transaction."""
+
+    waiter: Waiter
+    fingerprint: bytes | None  # of what was submitted; None fits any (a lookup, a cancel)
+    cancel: bool = False
+
+    def fits(self, fingerprint: bytes) -> bool:
+        """Whether the transaction with this fingerprint is what is meant; an empty one fits any."""
+        return self.fingerprint is None or not fingerprint or self.fingerprint == fingerprint
+
+
 class Notice(NamedTuple):
     """What an operator should see; the shell logs it."""
 
@@ -36,10 +48,10 @@ class Notice(NamedTuple):
 class Lookup(NamedTuple):
     """A transaction that the core does not hold: load it from the log and hand it to `Coordinator.loaded`."""
 
-    waiter: Waiter
+    joiner: Joiner
     key: str
     transaction: str  # empty: by key
-    cancel: bool
+    otherwise: OutcomeMessage | None = None  # the answer where the log has none; E_UNKNOWN by default
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from enum import Enum, IntEnum
 from typing import Any
 
 from orchestrator.errors import InvariantViolation
-from orchestrator.protocol.effects import Waiter
+from orchestrator.protocol.effects import Joiner, Waiter
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.records import Begun, Decided, Decision, State
 from orchestrator.saga import Saga, Step
@@ -72,7 +72,7 @@ class Transaction:
 
     __slots__ = (
         "armed_ms", "begun", "begun_durable", "cancelled", "deadline_ms", "decided", "deciding", "ended", "epoch", "id",
-        "input", "partition", "performs_waiting", "quarantined", "recovered", "saga", "state", "steps", "unfinished",
+        "input", "joiners", "partition", "performs_waiting", "quarantined", "recovered", "saga", "state", "steps", "unfinished",
         "votes_missing", "waiters",
     )
 
@@ -94,6 +94,7 @@ class Transaction:
         self.recovered = False
         self.quarantined = False
         self.waiters: list[Waiter] = []
+        self.joiners: list[Joiner] = []  # while begun is not durable: the key may turn out to be another transaction's
         self.steps = {step.name: StepProgress(step) for step in saga.steps} if saga else {}
         self.votes_missing = len(saga.prepares) if saga else 0
         self.performs_waiting = len(saga.performs) if saga else 0
@@ -113,10 +114,17 @@ class Transaction:
             raise InvariantViolation(f"{self!r}: {event.value} is not possible in {self.state.name}")
         self.state = following
 
+    def end_again(self) -> None:
+        """It has ended before: its commits are sent once more to collect results, nothing is performed or recorded."""
+        self.ended = True
+        self.unfinished -= self.performs_waiting
+        self.performs_waiting = 0
+
     @property
     def results_known(self) -> bool:
-        """Whether every vote is known, so that the outcome of a commit can be told with its results."""
-        return all(p.result is not None or p.phase is Phase.DONE for p in self.steps.values() if not p.step.after_commit)
+        """Whether every vote is known (or parked, so that it may never be): the outcome of a commit can be told."""
+        return all(p.result is not None or p.phase is Phase.DONE or p.parked
+                   for p in self.steps.values() if not p.step.after_commit)
 
 
 def durable_event(decision: Decision) -> Event:

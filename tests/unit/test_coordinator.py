@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from pydantic import BaseModel, StrictInt
 
 from orchestrator.errors import InvariantViolation
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Waiter
-from orchestrator.protocol.identifiers import began_ms_of, epoch_of, is_id, make_id, partition_of, partition_of_key
-from orchestrator.protocol.messages import OutcomeStatus, SubmitRequest
-from orchestrator.protocol.records import AppendResult, AppendStatus, Begun, Decision, State, StoredTransaction
+from orchestrator.protocol.identifiers import (
+    began_ms_of,
+    epoch_of,
+    fingerprint_of,
+    is_id,
+    make_id,
+    partition_of,
+    partition_of_key,
+)
+from orchestrator.protocol.messages import Kind, OutcomeStatus, Reply, Status, SubmitRequest
+from orchestrator.protocol.records import AppendResult, AppendStatus, Begun, Decided, Decision, Parked, State, StoredTransaction
 from orchestrator.protocol.transaction import TRANSITIONS, Event, Transaction
 from orchestrator.saga import Saga, Step, encode_plain
 
@@ -37,6 +46,18 @@ def core_of(definition: Saga | None = None, **more) -> Coordinator:
     return core
 
 
+def refusal(core: Coordinator, effects: Effects):
+    """The answer once the log has said that it does not know the key either."""
+    assert not effects.records
+    assert not effects.commands
+    if effects.lookups:
+        (lookup,) = effects.lookups
+        assert not effects.outcomes
+        effects = core.loaded(lookup, None, 1_000)
+    (_, outcome), = effects.outcomes
+    return outcome
+
+
 def submit(core: Coordinator, **more) -> Effects:
     request = SubmitRequest(**({"number": 1, "key": "k", "saga": "sample", "input": encode_plain({}), "duration_ms": 0} | more))
     return core.submit([(WAITER, request)], 1_000)
@@ -54,22 +75,20 @@ def submit(core: Coordinator, **more) -> Effects:
 ])
 def test_bad_submits_are_refused_with_nothing_logged(request_, code: str) -> None:
     core = core_of()
-    effects = submit(core, **request_)
-    (_, outcome), = effects.outcomes
+    outcome = refusal(core, submit(core, **request_))
     assert (outcome.status, outcome.code) == (OutcomeStatus.REJECTED, code)
-    assert not effects.records
-    assert not effects.commands
+    assert core.open_count == 0
 
 
 def test_a_business_key_function_that_raises_is_bad_input() -> None:
-    effects = submit(core_of(saga(business_key=_boom)))
-    assert effects.outcomes[0][1].code == "E_INVALID_INPUT"
+    core = core_of(saga(business_key=_boom))
+    assert refusal(core, submit(core)).code == "E_INVALID_INPUT"
 
 
 def test_admission_limit_names_when_to_come_back() -> None:
     core = core_of(open_max=1)
     submit(core, key="one")
-    (_, outcome), = submit(core, key="two").outcomes
+    outcome = refusal(core, submit(core, key="two"))
     assert outcome.code == "E_OVERLOADED"
     assert outcome.retry_after_ms > 0
 
@@ -85,9 +104,12 @@ def test_nothing_is_sent_before_begun_is_durable() -> None:
 
 def test_the_same_key_joins_and_another_input_conflicts() -> None:
     core = core_of()
-    submit(core)
+    (begun,) = submit(core).records
     assert not submit(core, number=2).outcomes
-    (_, outcome), = submit(core, number=3, input=encode_plain({"amount": 9})).outcomes
+    assert not submit(core, number=3, input=encode_plain({"amount": 9})).outcomes  # nobody knows yet whose the key is
+    (_, outcome), = core.appended([(begun, AppendResult(AppendStatus.STORED))], 1_001).outcomes
+    assert outcome.code == "E_KEY_CONFLICT"
+    (_, outcome), = submit(core, number=4, input=encode_plain({"amount": 8})).outcomes
     assert outcome.code == "E_KEY_CONFLICT"
     assert core.open_count == 1
 
@@ -101,17 +123,122 @@ def test_a_builder_that_raises_aborts_before_the_decision() -> None:
 
 def test_a_partition_not_held_is_never_unknown_so_aborted() -> None:
     core = core_of()
-    core.drop([partition_of_key("k")])
+    core.drop([partition_of_key("k")], 1_000)
     (_, outcome), = submit(core).outcomes
     assert outcome.status is OutcomeStatus.RETRY
 
 
-def test_quarantine_runs_no_user_code() -> None:
+def stored(number: int, **more) -> StoredTransaction:
+    begun = Begun(make_id(900, 5, 1, number), f"q{number}", b"x", "sample", 1, encode_plain({}), 900, 90_000, 30_000)
+    return StoredTransaction(begun, State.PREPARING, **more)
+
+
+def done(effects: Effects, core: Coordinator, now_ms: int = 1_001) -> Effects:
+    """The log stores all records of an effects."""
+    return core.appended([(r, AppendResult(AppendStatus.STORED)) for r in effects.records], now_ms)
+
+
+def test_suspects_are_tried_one_at_a_time_and_innocent_ones_go_on() -> None:
     core = core_of(quarantine_after=2)
-    begun = Begun(make_id(900, 5, 1, 1), "q", b"x", "sample", 1, encode_plain({}), 900, 90_000, 30_000)
-    effects = core.adopt({5: 2}, [StoredTransaction(begun, State.PREPARING, recoveries=2)], 1_000)
-    assert effects.records[0].code == "E_QUARANTINED"
+    effects = core.adopt({5: 2}, [stored(1, recoveries=2), stored(2, recoveries=2), stored(3, recoveries=1)], 1_000)
+    assert {c.transaction for c in effects.commands["s"]} == {stored(3).begun.transaction}
+    (mark,) = effects.records
+    assert (mark.transaction, mark.code) == (stored(1).begun.transaction, "E_SUSPECT")
+    effects = done(effects, core)
+    assert [c.transaction for c in effects.commands["s"]] == [stored(1).begun.transaction]
+    effects = core.tick(5_000)  # it survived its trial
+    assert [(r.transaction, r.code) for r in effects.records] == [
+        (stored(1).begun.transaction, ""), (stored(2).begun.transaction, "E_SUSPECT")]
+
+
+def test_who_was_tried_alone_when_the_shard_crashed_is_quarantined_for_good() -> None:
+    core = core_of(quarantine_after=2)
+    mark = Parked(stored(1).begun.transaction, "", "E_SUSPECT", "", 1)
+    effects = core.adopt({5: 2}, [stored(1, recoveries=1, parked=[mark])], 1_000)
     assert not effects.commands
+    assert [getattr(r, "code", "") for r in effects.records] == ["E_QUARANTINED", "E_QUARANTINED"]
+    again = core_of(quarantine_after=2)
+    sticky = msgspec.structs.replace(mark, code="E_QUARANTINED")
+    effects = again.adopt({5: 2}, [stored(1, recoveries=1, parked=[sticky])], 1_000)
+    assert not effects.commands
+    assert effects.records[0].decision is Decision.ABORT
+
+
+def test_a_repeat_of_an_accepted_submit_is_never_refused() -> None:
+    core = core_of(open_max=1)
+    submit(core, key="another")
+    (lookup,) = submit(core).lookups  # full: but the log may know the key
+    request = SubmitRequest(1, "k", "sample", encode_plain({}), 0)
+    begun = Begun(make_id(900, 5, 1, 1), "k", fingerprint_of("sample", request.input), "sample", 1, request.input, 1, 2, 3)
+    ended = StoredTransaction(begun, State.ABORTED, Decided(begun.transaction, Decision.ABORT, 5, "OUT_OF_STOCK"), 6)
+    (_, outcome), = core.loaded(lookup, ended, 1_000).outcomes
+    assert (outcome.status, outcome.code) == (OutcomeStatus.ABORTED, "OUT_OF_STOCK")
+
+
+def test_a_key_that_another_tries_to_take_is_not_refused_to_its_owner() -> None:
+    core = core_of()
+    (rival,) = submit(core, number=1, input=encode_plain({"amount": 2})).records
+    submit(core, number=2)
+    core.lookup(Waiter("client", 3), "k", "", 1_000)
+    mine = fingerprint_of("sample", encode_plain({}))
+    begun = Begun(make_id(900, 5, 1, 1), "k", mine, "sample", 1, encode_plain({}), 1, 2, 3)
+    ended = StoredTransaction(begun, State.ABORTED, Decided(begun.transaction, Decision.ABORT, 5, "OUT_OF_STOCK"), 6)
+    effects = core.appended([(rival, AppendResult(AppendStatus.CONFLICT, stored=ended))], 1_001)
+    assert [outcome.code for _, outcome in effects.outcomes] == ["E_KEY_CONFLICT", "OUT_OF_STOCK", "OUT_OF_STOCK"]
+
+
+def test_a_moved_partition_sends_its_waiters_away() -> None:
+    core = core_of()
+    (begun,) = submit(core).records
+    core.appended([(begun, AppendResult(AppendStatus.STORED))], 1_001)
+    core.cancel(Waiter("client", 7), "unknown key", "", 1_001)
+    effects = core.drop(range(256), 1_002)
+    assert {(w.number, o.status) for w, o in effects.outcomes} == {(1, OutcomeStatus.RETRY), (7, OutcomeStatus.RETRY)}
+
+
+def test_a_parked_perform_is_taken_up_after_a_restart() -> None:
+    tell = Step(name="t", service="t", request=lambda _: {}, after=["a"], after_commit=True)
+    core = core_of(saga(steps=[Step(name="a", service="s", request=lambda _: {}, compensation="undo"), tell]))
+    mark = Parked(stored(1).begun.transaction, "t", "E_SERVICE_UNAVAILABLE", "", 1)
+    decided = Decided(stored(1).begun.transaction, Decision.COMMIT, 5)
+    open_ = msgspec.structs.replace(stored(1), state=State.COMMITTING, decided=decided, parked=[mark])
+    effects = core.adopt({5: 2}, [open_], 1_000)
+    (commit,) = effects.commands["s"]
+    ack = Reply(commit.transaction, "a", Kind.COMMIT, 1, Status.ACK)
+    (perform,) = core.receive([ack], 1_001).commands["t"]
+    assert perform.kind is Kind.PERFORM
+
+
+def test_an_ended_transaction_below_the_watermark_is_told_without_being_driven() -> None:
+    core = core_of()
+    core.watermark_ms = 2_000
+    lookup = core.lookup(WAITER, "q1", "", 1_000).lookups[0]
+    decided = Decided(stored(1).begun.transaction, Decision.COMMIT, 5)
+    ended = msgspec.structs.replace(stored(1), state=State.COMMITTED, decided=decided, ended_ms=6)
+    effects = core.loaded(lookup, ended, 1_000)
+    assert effects.outcomes[0][1].status is OutcomeStatus.COMMITTED
+    assert core.open_count == 0
+    assert not effects.commands
+
+
+def test_a_commit_that_is_parked_does_not_keep_its_caller_waiting() -> None:
+    core = core_of()
+    decided = Decided(stored(1).begun.transaction, Decision.COMMIT, 5)
+    core.adopt({5: 2}, [msgspec.structs.replace(stored(1), state=State.COMMITTING, decided=decided)], 1_000)
+    assert not core.lookup(WAITER, "q1", "", 1_001).outcomes
+    violation = Reply(decided.transaction, "a", Kind.COMMIT, 1, Status.VIOLATION, "E_VIOLATION")
+    (_, outcome), = core.receive([violation], 1_002).outcomes
+    assert outcome.status is OutcomeStatus.COMMITTED
+
+
+def test_cancel_of_an_undeployed_saga_does_not_end_it() -> None:
+    core = core_of()
+    begun = msgspec.structs.replace(stored(1).begun, version=99)
+    core.adopt({5: 2}, [StoredTransaction(begun, State.PREPARING)], 1_000)
+    (decided,) = core.cancel(WAITER, "q1", "", 1_001).records
+    effects = core.appended([(decided, AppendResult(AppendStatus.STORED, decided))], 1_002)
+    assert not effects.records
+    assert core.open_count == 1
 
 
 def test_a_saga_that_is_not_deployed_is_parked_not_dropped() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import NamedTuple
 
+from orchestrator import exchange
 from orchestrator.errors import IndefiniteError
 from orchestrator.exchange import Caller, Responder
 
@@ -133,3 +134,30 @@ async def test_a_fenced_caller_is_released() -> None:
     await asyncio.sleep(0)
     responder.drop("peer")
     assert await waiting == []
+
+
+async def test_a_slow_operation_does_not_hold_the_others_back_after_an_outage() -> None:
+    port, delivered, lost = Port(), [], []
+    caller = caller_of(port, delivered, lost)
+    caller.send([Op("slow")])
+    await until(lambda: port.calls)
+    port.down = True
+    caller.send([Op("fast")])
+    port.responder.drop("peer")  # the open call ends; what follows fails
+    await until(lambda: lost)
+    port.down = False
+    await until(lambda: any(Op("fast") in call for call in port.calls))  # the held probe carries only the slow one
+    port.responder.put("peer", [Op("fast")])
+    await until(lambda: delivered == [Op("fast")])
+    await caller.close()
+
+
+async def test_callers_that_are_gone_are_forgotten(monkeypatch) -> None:
+    monkeypatch.setattr(exchange, "HOLD_S_MAX", 0.01)
+    monkeypatch.setattr(exchange, "PEER_IDLE_S", 0.02)
+    responder: Responder[Op] = Responder()
+    for number in range(5):
+        assert await responder.collect(f"client-{number}") == []
+    await asyncio.sleep(0.05)
+    responder.open("new")
+    assert list(responder._peers) == ["new"]

@@ -1,0 +1,35 @@
+"""Answers to a client that are no outcome: refused for good, or to be asked again."""
+
+from __future__ import annotations
+
+from orchestrator.errors import ErrorCode
+from orchestrator.protocol.effects import Effects, Waiter
+from orchestrator.protocol.messages import OutcomeMessage, OutcomeStatus
+
+
+def rejection(waiter: Waiter, code: str, message: str, retry_after_ms: int = 0) -> OutcomeMessage:
+    """A definite refusal: nothing was begun."""
+    return OutcomeMessage(
+        waiter.number, "", OutcomeStatus.REJECTED, [], str(code), message, retry_after_ms=retry_after_ms)
+
+
+def reject(effects: Effects, waiter: Waiter, code: str, message: str) -> None:
+    """Refuse a request for good."""
+    effects.outcomes.append((waiter, rejection(waiter, code, message)))
+
+
+def conflict(effects: Effects, waiter: Waiter, transaction: str) -> None:
+    """Refuse a key that stands for something else."""
+    message = f"the key is bound to transaction {transaction}, with another saga or input"
+    reject(effects, waiter, ErrorCode.KEY_CONFLICT, message)
+
+
+def retry(waiter: Waiter) -> OutcomeMessage:
+    """Ask again, perhaps elsewhere."""
+    return OutcomeMessage(
+        waiter.number, "", OutcomeStatus.RETRY, [], ErrorCode.NOT_READY, "this shard does not hold the partition (yet)")
+
+
+def not_ready(effects: Effects, waiter: Waiter) -> None:
+    """Have the client ask again."""
+    effects.outcomes.append((waiter, retry(waiter)))
