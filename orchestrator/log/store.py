@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 from typing import TYPE_CHECKING
 
 from orchestrator.database import OwnedDatabase, create_database, refused
@@ -22,6 +21,7 @@ from orchestrator.protocol.records import (
 )
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
@@ -32,6 +32,10 @@ TAIL_RECORDS = 10_000
 def create_log(path: Path) -> str:
     """Create the transaction log's database durably and resumably; returns its uuid. See `create_database`."""
     return create_database(path, LOG_SCHEMA, LOG_KIND)
+
+
+class UnreadableError(Exception):
+    """Memory may hold what is not durable: this process must end and answer nobody, whatever the first error was."""
 
 
 class LogStore:
@@ -108,7 +112,7 @@ class LogStore:
             One reply for each request.
 
         Raises:
-            sqlite3.Error, OSError: of unknown outcome; the process must end and answer nobody.
+            sqlite3.Error, OSError, UnreadableError: of unknown outcome; the process must end and answer nobody.
             DefiniteError: E_STORE_REFUSED; a successor owns the log, nothing was stored.
         """
         with self._transaction():
@@ -134,7 +138,7 @@ class LogStore:
         A repeat by the incarnation that owns a partition already changes nothing there.
 
         Raises:
-            sqlite3.Error, OSError: of unknown outcome; the process must end and answer nobody.
+            sqlite3.Error, OSError, UnreadableError: of unknown outcome; the process must end and answer nobody.
             DefiniteError: E_STORE_REFUSED; a successor owns the log, nothing was stored.
         """
         with self._transaction():
@@ -187,16 +191,26 @@ class LogStore:
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        """One durable write transaction; where it fails, memory is read anew from what the database holds."""
+        """One durable write transaction; where it fails, memory is read anew from what the database holds.
+
+        Raises:
+            UnreadableError: it failed, and so did that.
+        """
         self._database.begin()
         try:
             yield
             self._database.commit()
         except BaseException:
-            with contextlib.suppress(sqlite3.Error):  # the first error says more
-                self._database.rollback()
-                self._load()
+            self._read_anew()
             raise
+
+    def _read_anew(self) -> None:
+        """What was not committed must not stay in memory: a repeat would be told that it is stored."""
+        try:
+            self._database.rollback()
+            self._load()
+        except Exception as error:
+            raise UnreadableError(f"the log cannot be read anew after a failed turn: {error}") from error
 
     def _load(self) -> None:
         """Read what is kept in memory."""

@@ -10,11 +10,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator.errors import IndefiniteError
+from orchestrator.log import store as store_module
+from orchestrator.log.store import LogStore, create_log
 from orchestrator.log.writer import LogWriter
-from orchestrator.protocol.records import AppendReply, AppendRequest
+from orchestrator.protocol.identifiers import make_id
+from orchestrator.protocol.records import AppendReply, AppendRequest, AppendStatus, Begun, EpochRecord, TakeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 
 class GatedStore:
@@ -48,7 +52,19 @@ def sqlite_error(code: int) -> sqlite3.OperationalError:
     return error
 
 
-def make(store: GatedStore) -> tuple[LogWriter, list[BaseException], asyncio.Event]:
+def full_store(path: Path) -> tuple[LogStore, AppendRequest]:
+    """A log whose disk has no room for the append that comes with it."""
+    create_log(path)
+    store = LogStore(path, "run", 10**9)
+    store.take(TakeRequest(1, 0, "first", [7], 1, "run"), 10**12)
+    connection = store._database.connection
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    begun = Begun(make_id(10**12, 7, 1, 1), "k", b"a" * 16, "order", 1, bytes(100_000), 10**12, 10**12, 1)
+    return store, AppendRequest(1, 0, "first", 1, [EpochRecord(1, begun)])
+
+
+def make(store: GatedStore | LogStore) -> tuple[LogWriter, list[BaseException], asyncio.Event]:
     failures: list[BaseException] = []
     failed = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -106,6 +122,36 @@ async def test_a_full_disk_is_told_and_the_next_append_is_tried() -> None:
     store.gate.release()
     assert (await writer.append(request(1))).watermark_ms == 1
     assert failures == []
+    writer.close()
+
+
+async def test_after_a_full_disk_memory_holds_what_is_durable(tmp_path: Path) -> None:
+    store, append = full_store(tmp_path / "log.sqlite")
+    writer, failures, _ = make(store)
+    with pytest.raises(IndefiniteError, match="disk is full"):
+        await writer.append(append)
+    assert store.open_count == 0
+    await writer.call(lambda found: found._database.connection.execute("PRAGMA max_page_count = 100000"))
+    assert [result.status for result in (await writer.append(append)).results] == [AppendStatus.STORED]
+    assert (store.open_count, failures) == (1, [])
+    writer.close()
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL])
+async def test_nobody_is_answered_once_memory_cannot_be_read_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int,
+) -> None:
+    store, append = full_store(tmp_path / "log.sqlite")
+    writer, failures, failed = make(store)
+
+    def unreadable(_connection: sqlite3.Connection) -> None:
+        raise sqlite_error(code)
+
+    monkeypatch.setattr(store_module, "_load_open", unreadable)
+    future = writer.append(append)
+    await asyncio.wait_for(failed.wait(), 10)
+    assert not future.done()
+    assert "cannot be read anew" in str(failures)
     writer.close()
 
 
