@@ -29,13 +29,15 @@ class Asking:
         operations: by name.
         resume: gets works to be worked off again, now with an answer (or without one, where a rollback came first).
         reply: gets outcomes of works whose asynchronous part failed: transient, nothing was written.
+        failed: told what `resume` or `reply` raised.
     """
 
     def __init__(
         self, service: str, operations: Mapping[str, Operation], resume: Callable[[list[Work]], None],
-        reply: Callable[[list[Outcome]], None],
+        reply: Callable[[list[Outcome]], None], failed: Callable[[BaseException], None],
     ) -> None:
-        self._service, self._operations, self._resume, self._reply = service, operations, resume, reply
+        self._service, self._operations = service, operations
+        self._resume, self._reply, self._crashed = resume, reply, failed
         self._running: dict[Key, asyncio.Task[None]] = {}
         self._waiting: dict[Key, list[Work]] = {}
 
@@ -46,7 +48,8 @@ class Asking:
             self._waiting[key].append(work)
             return
         self._waiting[key] = [work]
-        self._running[key] = asyncio.get_running_loop().create_task(self._ask(key, work))
+        task = self._running[key] = asyncio.get_running_loop().create_task(self._ask(key, work))
+        task.add_done_callback(self._ended)
 
     def rolled_back(self, key: Key) -> None:
         """The tombstone is written: nobody needs the answer any more."""
@@ -63,6 +66,10 @@ class Asking:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed(error)
+
     def _settle(self, key: Key) -> None:
         self._running.pop(key, None)
         waiting = self._waiting.pop(key, [])
@@ -75,7 +82,10 @@ class Asking:
         try:
             async with asyncio.timeout(ASK_S_MAX):
                 found = await operation.inquire(command, request_of(operation, command))
-        except Exception as error:  # noqa: BLE001 - user code; the attempt counts as transient
+        except (Exception, asyncio.CancelledError) as error:  # of user code: the attempt counts as transient
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise  # from outside, by the rollback or the end: nobody waits
             self._failed(key, work, error)
             return
         self._running.pop(key, None)
@@ -83,7 +93,7 @@ class Asking:
         self._resume([w._replace(answer=found if w.command.request == command.request else UNASKED)
                       for w in self._waiting.pop(key, [])])
 
-    def _failed(self, key: Key, work: Work, error: Exception) -> None:
+    def _failed(self, key: Key, work: Work, error: BaseException) -> None:
         code = error.code if isinstance(error, RaytxError) else str(ErrorCode.SERVICE_ERROR)
         told = redact(f"{type(error).__name__}: {error}")
         log_event("ask_failed", level="WARNING", transaction=key[0], service=self._service, step=key[1],

@@ -167,7 +167,7 @@ class ServiceHost:
             self._faults = FaultyService(service.bound, faults, self._store.database.epoch)
             operations = self._faults.bound
         self._runner = await self._writer.result(partial(BatchRunner, self._spec.name, operations, self._store))
-        self._asking = Asking(self._spec.name, operations, self._gather, self._deliver)
+        self._asking = Asking(self._spec.name, operations, self._gather, self._deliver, self._failed)
         held = await self._writer.result(self._store.prepared_keys)
         self._doubts.recovered(held, _monotonic_ms())
         await self._register()
@@ -323,8 +323,10 @@ class ServiceHost:
         if isinstance(error, DefiniteError):
             self._writer.call_on_loop(partial(self._refuse, error))
             return
-        log_event("fatal", level="ERROR", service=self._spec.name, message=f"{type(error).__name__}: {error}")
-        os._exit(1)
+        try:
+            log_event("fatal", level="ERROR", service=self._spec.name, message=f"{type(error).__name__}: {error}")
+        finally:  # whatever becomes of the line
+            os._exit(1)
 
     def _refuse(self, error: DefiniteError) -> None:
         self._state, self._detail = "refused", str(error)

@@ -18,7 +18,8 @@ class Writer:
 
     Args:
         name: of the thread.
-        failed: told, in that thread, what a job raised; the job's result never comes.
+        failed: told what a job raised (in that thread; the job's result never comes) or what was done with its result
+            (on the loop).
     """
 
     def __init__(self, name: str, failed: Callable[[BaseException], None]) -> None:
@@ -56,4 +57,10 @@ class Writer:
 
     def _run(self, job: Callable[[], T], done: Callable[[T], None]) -> None:
         value = job()
-        self._loop.call_soon_threadsafe(done, value)
+        self._loop.call_soon_threadsafe(self._finish, done, value)
+
+    def _finish(self, done: Callable[[T], None], value: T) -> None:
+        try:
+            done(value)
+        except BaseException as error:  # noqa: BLE001 - the loop would only note it, and nobody would go on
+            self._failed(error)

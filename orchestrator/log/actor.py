@@ -23,7 +23,7 @@ from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.records import RECORD_SCHEMA, AppendRequest, TakeRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 PURGE_EVERY_S = 60.0
 PURGE_LIMIT = 2_000  # transactions a turn: appends wait behind one turn only
@@ -75,7 +75,7 @@ class TransactionLog:
         self._store: LogStore
         self._writer: LogWriter
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="log-reader")
-        self._recovering = asyncio.get_running_loop().create_task(self._recover())
+        self._recovering = _spawned(self._recover())
         self._purging: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -176,15 +176,13 @@ class TransactionLog:
         except DefiniteError as error:
             self._state, self._detail = "refused", error.message
             log_event("refused", level="ERROR", code=error.code, message=error.message)
-        except BaseException as error:  # noqa: BLE001 - a successor starts afresh; an actor must not stay half open
-            _die(error)
         else:
             self._state, self._detail = "serving", ""
             gc.collect()
             gc.freeze()
             log_event("serving", status="serving", epoch=self._store.epoch, restarts=self._store.restarts,
                       records=self._store.last_record, open=self._store.open_count)
-            self._purging = asyncio.get_running_loop().create_task(self._purge())
+            self._purging = _spawned(self._purge())
         self._opened.set()
 
     async def _open(self) -> LogStore:
@@ -225,10 +223,24 @@ class TransactionLog:
                 log_event("purge_failed", level="WARNING", code=error.code, message=error.message)
 
 
+def _spawned(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """A task without which the log would be alive and of no use: its failure ends the process."""
+    task = asyncio.get_running_loop().create_task(work)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _die(error)
+
+
 def _die(error: BaseException) -> NoReturn:
     """End the process: what the error left behind is unknown, a successor reads what is durable."""
-    log_event("crashed", level="ERROR", message=f"{type(error).__name__}: {error}")
-    os._exit(1)
+    try:
+        log_event("crashed", level="ERROR", message=f"{type(error).__name__}: {error}")
+    finally:  # whatever becomes of the line
+        os._exit(1)
 
 
 def _check_schema(schema: int) -> None:

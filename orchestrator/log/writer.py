@@ -36,8 +36,8 @@ class LogWriter:
 
     Args:
         store: the log; the thread's alone from now on.
-        failed: called in the thread with an error after which the outcome of the turn is unknown. Nobody of that turn
-            is answered; it must end the process.
+        failed: called (in the thread or on the loop) with an error after which the outcome of the turn is unknown. Not
+            everybody of that turn is answered; it must end the process.
     """
 
     def __init__(self, store: LogStore, failed: Callable[[BaseException], None]) -> None:
@@ -91,7 +91,7 @@ class LogWriter:
             except BaseException as error:  # noqa: BLE001 - whatever it was, the outcome of this turn is unknown
                 self._failed(error)
                 return
-            self._loop.call_soon_threadsafe(self._answer, answers)
+            self._loop.call_soon_threadsafe(self._finish, answers)
 
     def _turn(self, group: _Group) -> list[tuple[asyncio.Future[Any], Any]]:
         answers: list[tuple[asyncio.Future[Any], Any]] = [
@@ -103,6 +103,12 @@ class LogWriter:
                 replies = [replies] * len(group.waiting)
             answers += zip(group.waiting, replies, strict=True)
         return answers
+
+    def _finish(self, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        try:
+            self._answer(answers)
+        except BaseException as error:  # noqa: BLE001 - the loop would only note it, and the callers wait for ever
+            self._failed(error)
 
     def _answer(self, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
         self._busy = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -9,6 +11,7 @@ import pytest
 
 from orchestrator.config import Settings
 from orchestrator.errors import DefiniteError, IndefiniteError
+from orchestrator.log import actor as actor_module
 from orchestrator.log.actor import LogSpec, TransactionLog
 from orchestrator.log.reader import TransactionQuery, TransactionSummary
 from orchestrator.log.store import create_log
@@ -43,7 +46,7 @@ async def log(tmp_path: Path) -> AsyncIterator[TransactionLog]:
     create_log(tmp_path / "log" / "log.sqlite")
     actor = TransactionLog(spec(tmp_path))
     yield actor
-    await actor._recovering
+    await asyncio.wait({actor._recovering})
     if actor._purging is not None:
         actor._purging.cancel()
         actor._writer.close()
@@ -118,6 +121,22 @@ async def test_a_refused_database_is_told_and_nothing_else_answered(tmp_path: Pa
     assert found["state"] == "refused"
     assert "log.sqlite: it is missing" in found["detail"]
     actor._readers.shutdown()
+
+
+async def test_a_log_that_cannot_begin_to_serve_ends(
+    log: TransactionLog, monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended = asyncio.get_running_loop().create_future()
+
+    def broken() -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(actor_module.os, "_exit", ended.set_result)
+    monkeypatch.setattr(actor_module.gc, "freeze", broken)
+    assert await asyncio.wait_for(ended, 5) == 1
+    with contextlib.suppress(MemoryError):
+        await log._recovering
+    log._writer.close()
 
 
 async def test_another_log_than_the_deployments_is_refused(tmp_path: Path) -> None:

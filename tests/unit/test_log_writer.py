@@ -155,6 +155,22 @@ async def test_nobody_is_answered_once_memory_cannot_be_read_anew(
     writer.close()
 
 
+async def test_an_error_while_answering_is_of_unknown_outcome_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = GatedStore()
+    writer, failures, failed = make(store)
+    future = writer.append(request(1))
+
+    def broken() -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(writer, "_go", broken)
+    store.gate.release()
+    await asyncio.wait_for(failed.wait(), 5)
+    assert [repr(failure) for failure in failures] == ["KeyError('a bug')"]
+    assert not future.done()
+    writer.close()
+
+
 @pytest.mark.parametrize("error", [sqlite_error(sqlite3.SQLITE_IOERR), OSError(5, "no mark"), ValueError("a bug")])
 async def test_an_error_of_unknown_outcome_answers_nobody(error: BaseException) -> None:
     store = GatedStore()

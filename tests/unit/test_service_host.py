@@ -59,6 +59,8 @@ class Purse(Service):
         await self.gate.wait()
         if request.amount == 13:
             raise ConnectionError("nobody there")
+        if request.amount == 14:
+            raise asyncio.CancelledError
         return request.amount
 
     def prepare_slow(self, state: State, request: Hold, answer: int) -> Held:
@@ -149,7 +151,7 @@ def message(kind, number=1, *, amount=10, operation="hold", epoch=1, attempt=1):
 async def until(condition):
     """Waits for what other tasks of this loop are about to do."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event, and no hook is put in for a test
+        while not condition():  # what is waited for has no event, and no hook is put in for a test
             await asyncio.sleep(0.005)
 
 
@@ -236,6 +238,37 @@ async def test_damage_found_while_serving_refuses(rig_of, tmp_path):
     pending.cancel()
 
 
+async def test_an_error_while_answering_ends_the_process(rig_of, monkeypatch):
+    rig = rig_of()
+    await rig.one(message(P, 1))
+    ended = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(host_module.os, "_exit", ended.set_result)
+
+    def broken(_peer, _replies):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(rig.host._responder, "put", broken)
+    pending = asyncio.create_task(rig.exchange(message(P, 2)))
+    assert await asyncio.wait_for(ended, 5) == 1
+    pending.cancel()
+
+
+async def test_an_error_after_an_asynchronous_part_ends_the_process(rig_of, monkeypatch):
+    rig = rig_of()
+    await rig.one(message(P, 1))
+    ended = asyncio.get_running_loop().create_future()
+    monkeypatch.setattr(host_module.os, "_exit", ended.set_result)
+
+    def broken(_works):
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(rig.host._asking, "_resume", broken)
+    purse.gate.set()
+    pending = asyncio.create_task(rig.exchange(message(P, 2, operation="slow")))
+    assert await asyncio.wait_for(ended, 5) == 1
+    pending.cancel()
+
+
 async def test_in_doubt_asks_until_told(rig_of):
     rig = rig_of(in_doubt_after_ms=100)
     await rig.exchange(message(P, 1), message(P, 2), message(P, 3))
@@ -284,10 +317,11 @@ async def test_a_rollback_does_not_wait_for_it(rig_of):
     assert late.code == "E_LATE_PREPARE"
 
 
-async def test_a_failed_asynchronous_part_is_transient(rig_of):
+@pytest.mark.parametrize("amount", [13, 14])
+async def test_a_failed_asynchronous_part_is_transient(rig_of, amount):
     rig = rig_of()
     purse.gate.set()
-    reply = await rig.one(message(P, amount=13, operation="slow"))
+    reply = await asyncio.wait_for(rig.one(message(P, amount=amount, operation="slow")), 5)
     assert (reply.status, reply.code) == (Status.ERROR, "E_SERVICE_ERROR")
     assert rig.host._asking._waiting == {}
     assert msgspec.msgpack.decode(await rig.host.describe(txn(1))) == []
