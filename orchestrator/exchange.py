@@ -20,6 +20,7 @@ CALLS_IN_FLIGHT = 2
 BATCH_MAX = 1_024
 GATHER_S_MIN = 0.002
 GATHER_S_MAX = 0.05
+PATIENCE_S = 0.01  # what nobody waits for leaves with the next operation that somebody does, or after so long
 HOLD_S_MAX = 10.0  # a call with nothing to answer returns empty after so long, and is made anew while work is outstanding
 PEER_IDLE_S = 120.0
 PROBE_S = 0.1
@@ -54,6 +55,7 @@ class Caller(Generic[Op, Result]):
         key_of_result: the key a result belongs to.
         lost: told (once per outage) that the destination does not answer.
         gather_s_max: longest time that operations gather behind a call that carries others, seconds.
+        patient: whether nobody waits for an operation, so that it may leave a little later, in company.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Caller(Generic[Op, Result]):
         key_of_result: Callable[[Result], Hashable],
         lost: Callable[[IndefiniteError], None] | None = None,
         gather_s_max: float = GATHER_S_MAX,
+        patient: Callable[[Op], bool] = lambda _: False,
     ) -> None:
         self._port, self._encode, self._decode, self._deliver = port, encode, decode, deliver
         self._key, self._settles, self._key_of_result, self._lost = key, settles, key_of_result, lost
@@ -77,6 +80,9 @@ class Caller(Generic[Op, Result]):
         self._carrying = 0  # calls under way that took operations along
         self._round_s = GATHER_S_MIN  # moving average of what such a call takes
         self._gather_s_max = gather_s_max
+        self._patient = patient
+        self._hurry = False  # somebody waits for something unsent
+        self._patience: asyncio.TimerHandle | None = None
         self._gathered: asyncio.TimerHandle | None = None
         self._broken = False
         self._closed = False
@@ -92,6 +98,8 @@ class Caller(Generic[Op, Result]):
             key = self._key(operation)
             self._outstanding[key] = operation
             self._unsent[key] = operation
+            if not self._hurry and not self._patient(operation):
+                self._hurry = True
         self._pump()
 
     def resend(self, key: Hashable) -> None:
@@ -109,6 +117,8 @@ class Caller(Generic[Op, Result]):
         """End the conversation; what is outstanding stays of unknown outcome."""
         self._closed = True
         self._stop_gathering()
+        if self._patience is not None:
+            self._patience.cancel()
         for call in list(self._calls):
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -117,13 +127,20 @@ class Caller(Generic[Op, Result]):
         if self._closed or self._broken:
             return
         if self._unsent and len(self._calls) < CALLS_IN_FLIGHT:
-            if not self._carrying:
+            if not self._hurry:
+                self._patience = self._patience or asyncio.get_running_loop().call_later(PATIENCE_S, self._out_of_patience)
+            elif not self._carrying:
                 self._start(self._take())
             elif self._gathered is None:
                 delay_s = min(max(2 * self._round_s, GATHER_S_MIN), self._gather_s_max)
                 self._gathered = asyncio.get_running_loop().call_later(delay_s, self._beside)
-        if self._outstanding and not self._calls:
+        if len(self._outstanding) > len(self._unsent) and not self._calls:
             self._start([])
+
+    def _out_of_patience(self) -> None:
+        self._patience = None
+        self._hurry = True
+        self._pump()
 
     def _beside(self) -> None:
         """What gathered has waited long enough: it leaves beside the call that is under way."""
@@ -135,6 +152,10 @@ class Caller(Generic[Op, Result]):
         if len(self._unsent) <= BATCH_MAX:
             batch = list(self._unsent.values())
             self._unsent.clear()
+            self._hurry = False
+            if self._patience is not None:
+                self._patience.cancel()
+                self._patience = None
             return batch
         keys = [key for key, _ in zip(self._unsent, range(BATCH_MAX), strict=False)]
         return [self._unsent.pop(key) for key in keys]
@@ -202,6 +223,7 @@ class Caller(Generic[Op, Result]):
                 break
         self._broken = False
         self._unsent = dict(self._outstanding)
+        self._hurry = True
         self._pump()
         try:
             self._settle(self._decode(await probe))

@@ -29,6 +29,7 @@ from orchestrator.protocol.messages import (
     Command,
     CommandBatch,
     Inquiry,
+    Kind,
     OutcomeBatch,
     OutcomeMessage,
     OutcomeStatus,
@@ -181,6 +182,7 @@ class Shard:
             deliver=lambda replies: self._apply(self._core.receive(replies, self._now_ms())),
             key=lambda command: (command.transaction, command.step),
             settles=_settles,
+            patient=lambda command: command.kind is not Kind.PREPARE,  # the caller has been told the outcome
             key_of_result=lambda reply: (reply.transaction, reply.step),
             lost=lambda error: log_event("service_lost", level="WARNING", service=service, code=error.code,
                                          message=error.message),

@@ -34,12 +34,14 @@ class Port:
         return repr([tuple(r) for r in await self.responder.collect("peer")]).encode()
 
 
-def caller_of(port: Port, delivered: list[Op], lost: list[IndefiniteError] | None = None) -> Caller[Op, Op]:
+def caller_of(
+    port: Port, delivered: list[Op], lost: list[IndefiniteError] | None = None, **more,
+) -> Caller[Op, Op]:
     return Caller(
         port, encode=lambda ops: repr([tuple(o) for o in ops]).encode(),
         decode=lambda answer: [Op(*pair) for pair in eval(answer.decode())],
         deliver=delivered.extend, key=lambda o: o.key, settles=lambda r, o: r.attempt >= o.attempt,
-        key_of_result=lambda r: r.key, lost=None if lost is None else lost.append)
+        key_of_result=lambda r: r.key, lost=None if lost is None else lost.append, **more)
 
 
 async def until(condition) -> None:
@@ -75,6 +77,23 @@ async def test_what_gathered_leaves_beside_a_call_that_takes_long() -> None:
     caller.send([Op("c")])
     await until(lambda: len(port.calls) == 2)
     assert port.calls[1] == [Op("b"), Op("c")]
+    await caller.close()
+
+
+async def test_what_nobody_waits_for_leaves_in_company_or_a_little_later() -> None:
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered, patient=lambda op: op.key.startswith("patient"))
+    caller.send([Op("patient-1")])
+    await asyncio.sleep(0)
+    assert port.calls == []
+    caller.send([Op("urgent")])
+    await until(lambda: port.calls)
+    assert port.calls == [[Op("patient-1"), Op("urgent")]]
+    port.responder.put("peer", [Op("patient-1"), Op("urgent")])
+    await until(lambda: not caller.outstanding)
+    caller.send([Op("patient-2")])
+    await until(lambda: len(port.calls) == 2)
+    assert port.calls[1] == [Op("patient-2")]
     await caller.close()
 
 
