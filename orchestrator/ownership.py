@@ -2,22 +2,28 @@
 
 Two incarnations of one actor at once are real on Ray: a successor can start while the old process still runs behind a
 stopped raylet. The successor must not wait for it for ever, so it kills the recorded holder, but only where boot, pid
-namespace and start time prove that the pid still names that very process.
+namespace and start time prove that the pid still names that very process. A holder takes its name off before it lets go:
+whoever is named holds the lock, or is dead.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
 import signal
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ACQUIRE_S_MAX = 10.0
-_POLL_S = 0.02  # a lock that is free in a moment signals nothing: its holder had not recorded itself yet
+_POLL_S = 0.02  # also the grace for a holder that is letting go
 
 
 class Holder(msgspec.Struct, frozen=True):
@@ -55,19 +61,28 @@ class OwnerLock:
             raise
 
     def release(self) -> None:
-        """Free the lock."""
+        """Free the lock; its next holder may not have recorded itself yet when somebody asks whom to kill."""
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
         os.close(self._fd)
 
     def _acquire(self, path: Path) -> None:
         end_s = time.monotonic() + ACQUIRE_S_MAX
+        seen: Holder | None = None
         while not _try_lock(self._fd):
             holder = _read_holder(self._fd)
             if holder == this_process():
                 raise HeldError(f"{path} is held by this very process")
             if time.monotonic() > end_s:
                 raise HeldError(f"{path} is held by {_describe(holder)}")
-            if holder is None or not end_process(holder, end_s - time.monotonic()):
-                time.sleep(_POLL_S)
+            if holder is not None and holder == seen and self._end(holder, end_s):
+                seen = None
+                continue
+            seen = holder
+            time.sleep(_POLL_S)
+
+    def _end(self, holder: Holder, end_s: float) -> bool:
+        return end_process(holder, end_s - time.monotonic(), still=lambda: _read_holder(self._fd) == holder)
 
 
 def this_process() -> Holder:
@@ -75,8 +90,17 @@ def this_process() -> Holder:
     return Holder(_boot(), _namespace(), os.getpid(), _started(os.getpid()))
 
 
-def end_process(holder: Holder, wait_s: float) -> bool:
-    """SIGKILL exactly that process and wait for its end; returns whether it is gone (False: not ours to judge)."""
+def end_process(holder: Holder, wait_s: float, *, still: Callable[[], bool] = lambda: True) -> bool:
+    """SIGKILL exactly that process and wait for its end.
+
+    Args:
+        holder: the process.
+        wait_s: how long to wait, seconds.
+        still: asked at the last moment whether it is to be killed.
+
+    Returns:
+        Whether it is gone; False also where that is not ours to judge.
+    """
     if (holder.boot, holder.namespace) != (_boot(), _namespace()):
         return False
     try:
@@ -86,6 +110,8 @@ def end_process(holder: Holder, wait_s: float) -> bool:
     try:
         if _started(holder.pid) != holder.started:  # read after pidfd_open: from here on the pid cannot be reused
             return True
+        if not still():
+            return False
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         ended, _, _ = select.select([pidfd], [], [], max(wait_s, 0))
         return bool(ended)
