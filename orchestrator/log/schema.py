@@ -13,7 +13,7 @@ from orchestrator.protocol.records import RECORD_SCHEMA, Record
 LOG_KIND = "log"
 LOG_SCHEMA = """
 CREATE TABLE records (
-    sequence INTEGER PRIMARY KEY,  -- contiguous from meta.base_sequence to meta.last_record
+    sequence INTEGER PRIMARY KEY,  -- contiguous from meta.base_sequence to meta.last_record; below: kept by their transactions
     crc INTEGER NOT NULL,          -- CRC-32 of sequence and data
     data BLOB NOT NULL             -- msgpack [schema, at_ms, record]
 );

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from itertools import takewhile
 from typing import TYPE_CHECKING
 
 from orchestrator.database import OwnedDatabase, create_database, refused
@@ -173,7 +174,7 @@ class LogStore:
         return ""
 
     def purge(self, now_ms: int, limit: int) -> int:
-        """Forget up to `limit` transactions that ended before the watermark, and the oldest records if only theirs.
+        """Forget up to `limit` transactions that ended before the watermark, and records of such.
 
         Returns:
             How many transactions were forgotten.
@@ -181,7 +182,7 @@ class LogStore:
         with self._transaction():
             watermark_ms = self._raise_watermark(now_ms)
             forgotten = self._forget_transactions(limit)
-            self._purge_records(4 * limit)
+            self._compact(4 * limit)
         self._publish(watermark_ms)
         return forgotten
 
@@ -309,17 +310,27 @@ class LogStore:
 
     def _forget_transactions(self, limit: int) -> int:
         connection = self._database.connection
+        base: int = self._database.meta("base_sequence")
         rows = connection.execute(
-            "SELECT txn, key FROM transactions WHERE txn < ? AND ended_sequence > 0 AND ended_ms < ? ORDER BY txn LIMIT ?",
+            "SELECT txn, key, begun_sequence, decided_sequence, ended_sequence FROM transactions "
+            "WHERE txn < ? AND ended_sequence > 0 AND ended_ms < ? ORDER BY txn LIMIT ?",
             (oldest_id(self._watermark_ms), self._watermark_ms, limit)).fetchall()
-        forgotten = [(txn,) for txn, _ in rows]
+        forgotten = [(txn,) for txn, *_ in rows]
+        kept = [(sequence,) for _, _, *sequences in rows for sequence in sequences if sequence < base]
+        passed = [txn for txn, _, begun_sequence, *_ in rows if begun_sequence < base]
+        kept += [row for row in select_in(connection, "SELECT sequence FROM parkings WHERE txn IN", passed) if row[0] < base]
+        connection.executemany("DELETE FROM records WHERE sequence = ?", kept)
         connection.executemany("DELETE FROM transactions WHERE txn = ?", forgotten)
         connection.executemany("DELETE FROM parkings WHERE txn = ?", forgotten)
-        connection.executemany("DELETE FROM keys WHERE digest = ?", [(digest_of_key(key),) for _, key in rows])
+        connection.executemany("DELETE FROM keys WHERE digest = ?", [(digest_of_key(key),) for _, key, *_ in rows])
         return len(forgotten)
 
-    def _purge_records(self, limit: int) -> None:
-        """Delete the longest run of oldest records, up to `limit`, whose transactions are all forgotten."""
+    def _compact(self, limit: int) -> None:
+        """Pass over up to `limit` of the oldest records that are not young: those of forgotten transactions go.
+
+        Those that stay (of a transaction parked for weeks) lie below the base from then on, and go with their
+        transaction; they are told from missing ones by the index alone.
+        """
         connection = self._database.connection
         base: int = self._database.meta("base_sequence")
         rows = connection.execute(
@@ -327,9 +338,11 @@ class LogStore:
         of = {sequence: decode_record(data).record.transaction for sequence, data in rows}
         known = {row[0] for row in select_in(
             connection, "SELECT txn FROM transactions WHERE txn IN", list(dict.fromkeys(of.values())))}
-        kept = next((sequence for sequence, txn in of.items() if txn in known), base + len(of))
-        connection.execute("DELETE FROM records WHERE sequence < ?", (kept,))
-        self._database.set_meta("base_sequence", kept)
+        oldest = oldest_id(self._watermark_ms)
+        passed = list(takewhile(lambda sequence: of[sequence] < oldest or of[sequence] not in known, of))
+        connection.executemany(
+            "DELETE FROM records WHERE sequence = ?", [(sequence,) for sequence in passed if of[sequence] not in known])
+        self._database.set_meta("base_sequence", base + len(passed))
 
 
 def _load_open(connection: sqlite3.Connection) -> dict[str, OpenTransaction]:
@@ -355,7 +368,8 @@ def _check_tail(database: OwnedDatabase, path: Path) -> None:
     base, last = database.meta("base_sequence"), database.meta("last_record")
     expected = last
     for sequence, crc, data in database.connection.execute(
-            "SELECT sequence, crc, data FROM records ORDER BY sequence DESC LIMIT ?", (TAIL_RECORDS,)):
+            "SELECT sequence, crc, data FROM records WHERE sequence >= ? ORDER BY sequence DESC LIMIT ?",
+            (base, TAIL_RECORDS)):
         if sequence != expected:
             raise refused(path, f"record {expected} is missing")
         if crc != crc_of(sequence, data):

@@ -1,7 +1,8 @@
 """Full verification of a transaction log: every record is there and whole, and the index says what the records say.
 
 One pass in the order of the records. Each record must be the very one that its transaction's index row points at, so
-that two decisions or a second Begun cannot hide; then equal counts prove that no row points at nothing.
+that two decisions or a second Begun cannot hide; then equal counts prove that no row points at nothing. Compaction has
+passed over what lies below the base: there are gaps, and every record there belongs to a transaction that is known.
 """
 
 from __future__ import annotations
@@ -45,12 +46,13 @@ class _Verification:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self._meta = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+        self._base: int = self._meta["base_sequence"]
         self._oldest = oldest_id(self._meta["watermark_ms"])
         self._found: list[str] = []
         self._counts: dict[type, int] = {Begun: 0, Decided: 0, Ended: 0, Parked: 0}
 
     def run(self) -> list[str]:
-        expected = self._meta["base_sequence"]
+        expected = self._base
         cursor = self._connection.execute("SELECT sequence, crc, data FROM records ORDER BY sequence")
         while (rows := cursor.fetchmany(_CHUNK)) and len(self._found) < PROBLEMS_MAX:
             expected = self._contiguous(rows, expected)
@@ -64,6 +66,8 @@ class _Verification:
 
     def _contiguous(self, rows: list[tuple[Any, ...]], expected: int) -> int:
         for sequence, _, _ in rows:
+            if sequence < self._base:
+                continue
             if sequence != expected:
                 self._report(f"records {expected} to {sequence - 1} are missing")
             expected = sequence + 1
@@ -90,7 +94,7 @@ class _Verification:
             row = rows.get(record.transaction)
             if row is not None:
                 self._check_record(sequence, record, row, keys)
-            elif record.transaction >= self._oldest:
+            elif sequence < self._base or record.transaction >= self._oldest:
                 self._report(f"record {sequence} ({_kind(record)}) is of {record.transaction}, which was never begun")
 
     def _keys(self, keys: list[str]) -> dict[bytes, int]:

@@ -394,21 +394,79 @@ def test_purging_forgets_what_ended_before_the_watermark(log: Log) -> None:
     assert log.store.last_record == 51
 
 
-def test_an_open_transaction_keeps_the_records_behind_it(log: Log) -> None:
+@pytest.fixture
+def compacted(log: Log) -> tuple[Log, str]:
+    """A log whose one parked transaction outlived the ten that came after it."""
     log.retention_ms = 10_000
     log.reopen()
     log.take()
     parked = log.begin("parked")
     log.append(decided(parked, COMMIT), Parked(parked, "a", "E_X", "", NOW))
-    txn = log.begin("old")
-    log.append(decided(txn, COMMIT), Ended(txn, NOW))
+    for number in range(10):
+        txn = log.begin(f"old-{number}")
+        log.append(decided(txn, COMMIT), Ended(txn, NOW))
+    log.begin("young", NOW + 59_000)
     log.append(now_ms=NOW + 60_000)
-    assert log.store.purge(NOW + 60_000, 100) == 1
+    assert log.store.purge(NOW + 60_000, 100) == 10
+    return log, parked
+
+
+def sequences(log: Log) -> list[int]:
+    with sqlite3.connect(log.path) as connection:
+        found = [row[0] for row in connection.execute("SELECT sequence FROM records ORDER BY sequence")]
+    connection.close()
+    return found
+
+
+def problems(log: Log) -> list[str]:
     reader = LogReader(log.path)
-    assert reader.verify() == []
+    found = reader.verify()
+    reader.close()
+    return found
+
+
+def test_a_parked_transaction_keeps_its_own_records_and_no_others(compacted: tuple[Log, str]) -> None:
+    log, parked = compacted
+    assert sequences(log) == [1, 2, 3, 34]
+    assert problems(log) == []
+    reader = LogReader(log.path)
     assert len(reader.history(parked)) == 3
     reader.close()
     log.reopen()
+    assert [found.begun.key for found in log.take("second").open] == ["parked", "young"]
+
+
+def test_records_that_were_kept_go_with_their_transaction(compacted: tuple[Log, str]) -> None:
+    log, parked = compacted
+    log.append(Parked(parked, "a", "", "", NOW + 60_000), Ended(parked, NOW + 60_000), now_ms=NOW + 60_000)
+    assert log.store.purge(NOW + 69_000, 100) == 0  # it ended only just now
+    assert problems(log) == []
+    log.append(now_ms=NOW + 80_000)
+    assert sequences(log) == [1, 2, 3, 34, 35, 36]
+    assert log.store.purge(NOW + 80_000, 100) == 0  # the young one is open and holds the watermark
+    txn = make_id(NOW + 59_000, 7, log.epoch, log.counter)
+    log.append(decided(txn, COMMIT), Ended(txn, NOW + 81_000), now_ms=NOW + 81_000)
+    log.append(now_ms=NOW + 100_000)
+    assert [log.store.purge(NOW + 100_000, 1) for _ in range(3)] == [1, 1, 0]
+    log.store.purge(NOW + 100_000, 100)
+    assert (sequences(log), problems(log)) == ([], [])
+    log.reopen()
+    assert log.store.last_record == 38
+
+
+@pytest.mark.parametrize(("damage", "problem"), [
+    ("DELETE FROM records WHERE sequence = 1", "the index has 2 Begun records, the log holds 1"),
+    ("DELETE FROM records WHERE sequence = 2", "the index has 1 Decided records, the log holds 0"),
+    ("DELETE FROM records WHERE sequence = 3", "the index has 1 Parked records, the log holds 0"),
+    ("DELETE FROM transactions WHERE txn < '{young}'", "record 2 (Decided) is of {parked}, which was never begun"),
+    ("DELETE FROM records WHERE sequence = 34", "records 34 to 34 are missing at the end"),
+])
+def test_damage_of_kept_records_is_found(compacted: tuple[Log, str], damage: str, problem: str) -> None:
+    log, parked = compacted
+    with sqlite3.connect(log.path) as connection:
+        connection.execute(damage.format(young=make_id(NOW + 59_000, 7, 0, 0)))
+    connection.close()
+    assert problem.format(parked=parked) in problems(log)
 
 
 def test_a_services_database_may_not_fall_behind_what_it_reported(log: Log) -> None:
