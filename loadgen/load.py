@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -30,13 +29,13 @@ from orchestrator.client import Client, connect
 from orchestrator.config import Settings, make_settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
-from orchestrator.log.reader import LogReader, TransactionQuery
+from orchestrator.log.reader import LogReader
+from orchestrator.log.rest import wait_for_rest
 
 ORDERS_DEFAULT = 10_000
 BOOKS_CONCURRENCY = 8
 STATUS_TIMEOUT_S = 2.0
 REST_S_MAX = 30.0
-REST_POLL_S = 0.05
 
 Watch = Callable[[str, int, int], None]
 
@@ -95,7 +94,8 @@ class LoadPlan:
             DefiniteError: E_CONFIG, naming the setting.
         """
         faults = {service: {"seed": self.seed, **values} for service, values in self.faults.items()}
-        return make_settings(faults=faults, **({} if self.shards is None else {"shards": self.shards}))
+        chosen = {} if self.shards is None else {"shards": self.shards}
+        return make_settings(**DataDirectory(self.data).settings() | chosen, faults=faults)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for the summary."""
@@ -217,7 +217,8 @@ def drive(
             client, feed, concurrency=plan.concurrency, patience_s=plan.patience_s, milestones=milestones, watch=watch,
             progress=progress).run()
     usage = meter.stop()
-    at_rest = wait_for_rest(DataDirectory(plan.data).log_path, began_ms, min(plan.patience_s, REST_S_MAX))
+    at_rest = wait_for_rest(
+        DataDirectory(plan.data).log_path, min(plan.patience_s, REST_S_MAX), since_ms=began_ms)
     return Driven(tally, feed.told, usage, deployment.settings, deployment.owned, at_rest)
 
 
@@ -240,20 +241,6 @@ def conclude(prepared: Prepared, driven: Driven, app: App) -> Summary:
         rows=None if prepared.trace is None else _rows(prepared.trace),
         notes=[] if driven.at_rest else ["transactions of the run were still open when it was audited"],
     )
-
-
-def wait_for_rest(path: Path, since_ms: int, limit_s: float) -> bool:
-    """Wait until no transaction begun since then is open, but for parked ones; False when the limit passes first."""
-    until_s = time.monotonic() + limit_s
-    query = TransactionQuery(state="open", parked=False, since_ms=since_ms, limit=1)
-    pause = threading.Event()  # never set: the log's file tells nobody when it changes
-    while True:
-        with closing(LogReader(path)) as reader:
-            if not reader.find(query):
-                return True
-        if time.monotonic() >= until_s:
-            return False
-        pause.wait(REST_POLL_S)
 
 
 def _verdict(prepared: Prepared, driven: Driven) -> Verdict:

@@ -102,7 +102,7 @@ def up(
 
     with report_errors(as_json=as_json):
         directory = DataDirectory(data)
-        settings = parse_settings(setting or [], shards=shards, log_level=log_level)
+        settings = parse_settings(setting or [], directory.settings(), shards=shards, log_level=log_level)
         began_s = time.monotonic()
         with rendering.told_progress() as progress:
             record, keeper = bring_up(
@@ -254,13 +254,13 @@ def cancel(
     raise typer.Exit(EXIT_BAD if outcome.committed else 0)
 
 
-def parse_settings(assignments: list[str], **chosen: Any) -> Settings:
-    """Settings from `name=value` texts and from options that were given.
+def parse_settings(assignments: list[str], last: dict[str, Any], **chosen: Any) -> Settings:
+    """Settings from `name=value` texts and from options that were given, the others as they were last.
 
     Raises:
         DefiniteError: E_CONFIG, naming the setting.
     """
-    values = {name: value for name, value in chosen.items() if value is not None}
+    values = last | {name: value for name, value in chosen.items() if value is not None}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:

@@ -12,13 +12,17 @@ from pydantic import BaseModel
 from orchestrator.cluster import Deployment, attach_or_start
 from orchestrator.config import Settings
 from orchestrator.conversation import Conversation
+from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.log.rest import wait_for_rest
 from orchestrator.outcome import Handle
 from orchestrator.protocol.admission import check_deadline, check_key
 from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.messages import CancelRequest, LookupRequest, SubmitRequest
 from orchestrator.saga import Saga
 from orchestrator.transport import RayPort, shard_actor
+
+REST_S_MAX = 5.0  # what is still open then goes on at the next start
 
 
 class Client:
@@ -96,9 +100,10 @@ class Client:
         return self.cancel(transaction=handle.transaction)
 
     def close(self) -> None:
-        """Close; stops the deployment only if this client started it."""
+        """Close; stops the deployment only if this client started it, and then lets what is decided reach everybody first."""
         self._conversation.close()
         if self.deployment.owned:
+            wait_for_rest(DataDirectory(self.deployment.data_dir).log_path, REST_S_MAX)
             self.deployment.stop()
         else:
             self.deployment.detach()

@@ -16,7 +16,7 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from orchestrator.app import App, ParticipantSpec, load_app
-from orchestrator.config import PROTOCOL_VERSION, Settings
+from orchestrator.config import PROTOCOL_VERSION, Settings, make_settings
 from orchestrator.deployment import (
     DIRECTORY_SCHEMA,
     DataDirectory,
@@ -178,7 +178,7 @@ def start_deployment(
     Args:
         data_dir: nothing else may run on it.
         app_path: import path of the app, `package.module:attribute`.
-        settings: defaults where None.
+        settings: where None, those of the last start there (without simulated failures), else the defaults.
         address: of a Ray cluster to run on, this machine being a node of it; None = a private head of its own.
         dashboard: whether to choose an address for Ray's dashboard on an own head; `start_dashboard` starts it.
         keeper: this process does nothing else (`raytx up`).
@@ -196,7 +196,8 @@ def start_deployment(
         undo.callback(lock.release)
         last = directory.clean_up()
         manifest = directory.create_databases(app, create_log, progress)
-        record = _new_record(manifest.log, app, app_path, settings or Settings(), keeper=keeper)
+        settings = settings or make_settings(**directory.settings())
+        record = _new_record(manifest.log, app, app_path, settings, keeper=keeper)
         directory.write_record(record)
         undo.callback(directory.write_record, stopped(record))
         progress("starting Ray" if address is None else f"joining Ray at {address}")

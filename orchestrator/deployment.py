@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from orchestrator.config import Settings
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.ownership import Holder, this_process
 from orchestrator.processes import end_all, is_alive, remove_head
@@ -130,6 +131,16 @@ class DataDirectory:
             DefiniteError: E_DATA_DIR.
         """
         return self._read(self._record_path, DeploymentRecord)
+
+    def settings(self) -> dict[str, Any]:
+        """What it ran with last, as the defaults of the next start; simulated failures have to be asked for again.
+
+        Raises:
+            DefiniteError: E_DATA_DIR.
+        """
+        record = self.record()
+        known = Settings.model_fields.keys() - {"faults"}
+        return {name: value for name, value in record.settings.items() if name in known} if record else {}
 
     def running(self) -> DeploymentRecord | None:
         """The deployment whose owner is alive, serving or about to.

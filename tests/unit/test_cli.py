@@ -198,10 +198,16 @@ def test_version_and_help(run):
 
 
 def test_settings_from_options():
-    settings = parse_settings(['faults={"payment": {"decline": 0.5}}', "log_level=DEBUG"], shards=3, log_level=None)
+    settings = parse_settings(['faults={"payment": {"decline": 0.5}}', "log_level=DEBUG"], {}, shards=3, log_level=None)
     assert (settings.shards, settings.log_level, settings.faults["payment"].decline) == (3, "DEBUG", 0.5)
     with pytest.raises(DefiniteError, match="NAME=VALUE"):
-        parse_settings(["shards"])
+        parse_settings(["shards"], {})
+
+
+def test_settings_are_those_of_the_last_start_unless_given():
+    last = {"shards": 4, "retention_ms": 5_000}
+    settings = parse_settings(["retention_ms=9000"], last, shards=None, log_level=None)
+    assert (settings.shards, settings.retention_ms) == (4, 9_000)
 
 
 def test_times():

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from orchestrator import deployment
+from orchestrator.config import FaultSettings, Settings
 from orchestrator.database import create_database
 from orchestrator.deployment import DataDirectory, DeploymentRecord, stopped
 from orchestrator.errors import DefiniteError
@@ -159,6 +160,13 @@ def test_the_record_is_private_and_survives(directory):
     assert directory.record() == record
     assert [path.name for path in directory.path.iterdir()] == ["deployment.json"]
     assert stat.S_IMODE((directory.path / "deployment.json").stat().st_mode) == 0o600
+
+
+def test_settings_of_the_last_start_are_kept_but_for_simulated_failures(directory):
+    assert directory.settings() == {}
+    last = Settings(shards=3, retention_ms=9_000, faults={"payment": FaultSettings(decline=0.5)})
+    directory.write_record(record_of(settings=last.model_dump(mode="json") | {"gone_since": 1}))
+    assert Settings(**directory.settings()) == Settings(shards=3, retention_ms=9_000)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[1]", b'{"schema": "x"}'])

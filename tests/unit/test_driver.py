@@ -30,7 +30,7 @@ class ImmediateClient:
         answers = self.script.get(key)
         return answers.pop(0) if answers else COMMITTED
 
-    def submit(self, saga, data, *, key):  # noqa: ARG002 - the signature of the port
+    def submit(self, saga, data, *, key):
         self.submitted.append(key)
         handle = Handle(key, 0, lambda handle: handle)
         self.settle(handle)
@@ -118,7 +118,7 @@ def test_an_overloaded_deployment_is_given_the_time_it_asks_for():
 
 def test_what_is_refused_at_the_border_is_rejected_not_aborted():
     class Refusing(ImmediateClient):
-        def submit(self, saga, data, *, key):  # noqa: ARG002 - the signature of the port
+        def submit(self, saga, data, *, key):
             raise DefiniteError("E_INVALID_INPUT", "no")
 
     tally, feed = run(Refusing(), workload(3))
@@ -155,7 +155,7 @@ def test_watchers_see_every_outcome_with_its_times():
 
 def test_a_bug_in_the_client_ends_the_run_with_its_error():
     class Broken(ImmediateClient):
-        def submit(self, saga, data, *, key):  # noqa: ARG002 - the signature of the port
+        def submit(self, saga, data, *, key):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
