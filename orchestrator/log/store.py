@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,17 @@ from orchestrator.protocol.records import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 WATERMARK_EVERY_MS = 1_000
+CATCH_UP = 8  # the watermark may rise faster than real time by one part in so many: it makes up for time spent down
 TAIL_RECORDS = 10_000
+
+
+def boot_ms() -> int:
+    """Milliseconds since the machine booted, those in which it was suspended included; nobody can set this clock."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 def create_log(path: Path) -> str:
@@ -47,14 +54,18 @@ class LogStore:
         run: the deployment's run.
         retention_ms: how long an ended transaction and its key are remembered.
         expected_uuid: refuse another database than this; "" = any.
+        clock: elapsed real time in ms, from any beginning.
 
     Raises:
         DefiniteError: E_STORE_REFUSED, saying which file and why; also where a record of the tail is damaged or missing.
     """
 
-    def __init__(self, path: Path, run: str, retention_ms: int, *, expected_uuid: str = "") -> None:
+    def __init__(
+        self, path: Path, run: str, retention_ms: int, *, expected_uuid: str = "", clock: Callable[[], int] = boot_ms,
+    ) -> None:
         self._path = path
         self._retention_ms = retention_ms
+        self._clock, self._risen_ms = clock, clock()  # the latter: when the watermark rose last, or the log was opened
         self._database = OwnedDatabase(path, LOG_KIND, run, expected_uuid=expected_uuid)
         self._last_record = self._watermark_ms = self._watermark_due_ms = 0
         self._owners: dict[int, Owner] = {}
@@ -292,6 +303,9 @@ class LogStore:
         candidate = now_ms - self._retention_ms
         if holding is not None:
             candidate = min(candidate, began_ms_of(holding))
+        if self._watermark_ms:  # a wall clock that jumps must not make keys be forgotten; a new log has none to forget
+            elapsed_ms = self._clock() - self._risen_ms
+            candidate = min(candidate, self._watermark_ms + elapsed_ms + elapsed_ms // CATCH_UP)
         if candidate <= self._watermark_ms:
             return self._watermark_ms
         self._database.set_meta("watermark_ms", candidate)
@@ -299,7 +313,10 @@ class LogStore:
 
     def _publish(self, watermark_ms: int, oldest_begun: str | None = None) -> None:
         late = oldest_begun is not None and oldest_begun < oldest_id(watermark_ms)  # its shard's clock is behind
-        if late or watermark_ms != self._watermark_ms:
+        rose = watermark_ms != self._watermark_ms
+        if rose:
+            self._risen_ms = self._clock()
+        if rose or late:
             self._watermark_ms, self._exempt = watermark_ms, self._exempt_below(watermark_ms)
         elif self._exempt:
             self._exempt = [txn for txn in self._exempt if txn in self._open]

@@ -43,7 +43,7 @@ class Compaction(RuleBasedStateMachine):
         self.parked: set[str] = set()
         self.open: list[str] = []
         self.ended: dict[str, int] = {}
-        self.store = LogStore(self.path, "run", RETENTION_MS)
+        self.store = LogStore(self.path, "run", RETENTION_MS, clock=lambda: self.now_ms)
 
     @initialize()
     def take(self) -> None:
@@ -88,7 +88,7 @@ class Compaction(RuleBasedStateMachine):
     @rule()
     def reopen(self) -> None:
         self.store.close()
-        self.store = LogStore(self.path, "run", RETENTION_MS)
+        self.store = LogStore(self.path, "run", RETENTION_MS, clock=lambda: self.now_ms)
 
     @invariant()
     def it_verifies(self) -> None:

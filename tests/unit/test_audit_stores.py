@@ -37,16 +37,16 @@ class Shop:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.now_ms = START_MS
         directory = DataDirectory(path)
         directory.prepare()
         directory.create_databases(app, create_log)
-        self.log = LogStore(directory.log_path, "run", RETENTION_MS)
+        self.log = LogStore(directory.log_path, "run", RETENTION_MS, clock=lambda: self.now_ms)
         self.stores = {name: Store(directory.service_path(name), name, "run") for name in app.by_service}
         self.runners = {
             service.name: BatchRunner(service.name, service.bound, self.stores[service.name])  # type: ignore[attr-defined]
             for service in app.services}
         self.core = Coordinator({(saga.name, saga.version): saga for saga in app.sagas}, open_max=1_000)
-        self.now_ms = START_MS
         self.outcomes: dict[str, OutcomeMessage] = {}
         self._numbers: dict[int, str] = {}
         self._sequence = 0

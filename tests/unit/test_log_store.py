@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ from orchestrator.protocol.records import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 NOW = 1_700_000_000_000
@@ -58,14 +59,15 @@ class Log:
 
     def __init__(self, path: Path, retention_ms: int = 7 * DAY) -> None:
         self.path, self.retention_ms = path, retention_ms
-        self.store = LogStore(path, "run", retention_ms)
+        self.clock: Callable[[], int] = itertools.count(0, DAY).__next__  # days pass from one look to the next
+        self.store = LogStore(path, "run", retention_ms, clock=self.clock)
         self.sequence = 0
         self.counter = 0
         self.epoch = 0
 
     def reopen(self) -> None:
         self.store.close()
-        self.store = LogStore(self.path, "run", self.retention_ms)
+        self.store = LogStore(self.path, "run", self.retention_ms, clock=self.clock)
 
     def take(self, incarnation: str = "first", shard: int = 0, run: str = "run", now_ms: int = NOW) -> TakeReply:
         reply = self.store.take(TakeRequest(1, shard, incarnation, [7, 8], 1, run), now_ms)
@@ -370,6 +372,38 @@ def test_the_watermark_never_falls(log: Log) -> None:
     log.reopen()
     assert sole(log.store.append([log.request()], NOW)).watermark_ms == NOW + 50_000
     assert log.store.watermark_ms == NOW + 50_000
+
+
+def test_a_wall_clock_that_jumps_makes_nothing_be_forgotten(log: Log) -> None:
+    elapsed_ms = 5_000_000
+    log.retention_ms, log.clock = 10_000, lambda: elapsed_ms
+    log.reopen()
+    log.take()  # the first watermark of a log is taken as it is
+    txn = log.begin("k")
+    log.append(decided(txn, COMMIT), Ended(txn, NOW))
+    seen = []
+    for jump_ms in (1_000, 365 * DAY, 366 * DAY, 2 * DAY):
+        elapsed_ms += 1_000
+        seen.append(sole(log.store.append([log.request()], NOW + jump_ms)).watermark_ms - NOW)
+        log.reopen()
+        assert log.store.purge(NOW + jump_ms, 10) == 0
+    assert seen == [-9_000, -7_875, -6_750, -5_625]
+
+
+def test_the_watermark_catches_up_once_what_held_it_has_ended(log: Log) -> None:
+    elapsed_ms = 5_000_000
+    log.retention_ms, log.clock = 10_000, lambda: elapsed_ms
+    log.reopen()
+    log.take()
+    txn = log.begin("k")
+    for _ in range(60):
+        elapsed_ms += 1_000
+        log.append(now_ms=NOW + elapsed_ms - 5_000_000)
+    assert log.store.watermark_ms == NOW
+    log.append(decided(txn, COMMIT), Ended(txn, NOW), now_ms=NOW + 60_100)
+    elapsed_ms += 2_000
+    log.append(now_ms=NOW + 62_000)
+    assert log.store.watermark_ms == NOW + 52_000
 
 
 def test_purging_forgets_what_ended_before_the_watermark(log: Log) -> None:
