@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
     from orchestrator.ownership import Holder
 
-LOOPBACK = "127.0.0.1"  # an own head is for this machine only
 OBJECT_STORE_BYTES = 100 * 1024 * 1024  # every message is inlined: the store stays empty
 PROBE_S_MAX = 3.0
 DASHBOARD_PORT = 8265  # Ray's default; the next free one is taken
@@ -72,7 +71,7 @@ class _Servers(Node):  # type: ignore[misc]  # Ray is untyped
 
     def __init__(self, temp_dir: Path, dashboard_port: int) -> None:
         parameters = RayParams(
-            node_ip_address=LOOPBACK, num_cpus=min(max(os.cpu_count() or 1, 2), 4),  # also how many workers start at once
+            num_cpus=min(max(os.cpu_count() or 1, 2), 4),  # also how many workers start at once
             object_store_memory=OBJECT_STORE_BYTES, temp_dir=str(temp_dir), dashboard_port=dashboard_port,
             dashboard_agent_listen_port=0, no_monitor=True, include_log_monitor=False)
         super().__init__(parameters, head=True, shutdown_at_exit=False, spawn_reaper=True, ray_init_cluster=True)
