@@ -15,6 +15,8 @@ import pytest
 
 from actors.orders import app as shop
 from orchestrator.deployment import DataDirectory
+from orchestrator.log.reader import LogReader
+from orchestrator.log.rest import wait_for_rest
 from orchestrator.log.store import create_log
 from orchestrator.processes import is_alive
 
@@ -89,25 +91,59 @@ def test_up_status_submit_show_audit_down(raytx):
     assert raytx.json("audit")["units_sold"] == 2
 
 
-def test_everything_killed_and_up_again(raytx):
+DRIVER = """
+import json, sys
+from orchestrator import connect
+data, acknowledged, order = sys.argv[1], open(sys.argv[2], "w"), json.loads(sys.argv[3])
+def told(handle):
+    outcome = handle.outcome(0)
+    acknowledged.write(f"{handle.key} {outcome.transaction} {outcome.status}\\n")
+    acknowledged.flush()
+with connect(data) as client:
+    handles = [client.submit("place_order", {**order, "order_id": f"o-{n}"}, key=f"k-{n}") for n in range(4000)]
+    for handle in handles:
+        handle.add_done_callback(told)
+    for handle in handles:
+        handle.outcome()
+"""
+
+
+def test_everything_killed_under_load_and_up_again(raytx, tmp_path):
     raytx.up()
-    raytx("submit", "-", "--saga", "open_books", given=json.dumps(BOOKS))
+    plenty = {"stock": [{"sku": "A1", "quantity": 6_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000}]}
+    raytx("submit", "-", "--saga", "open_books", given=json.dumps(plenty))
     record = raytx.directory.record()
-    for process in [record.owner, *record.processes]:
+    acknowledged = tmp_path / "acknowledged"
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(raytx.data), str(acknowledged), json.dumps(ORDER)])
+    end_s = time.monotonic() + UP_S_MAX
+    while not acknowledged.exists() or acknowledged.read_text().count("\n") < 300:
+        assert driver.poll() is None
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+    for pid in [record.owner.pid, *(process.pid for process in record.processes), driver.pid]:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process.pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
+    driver.wait()
+    told = [line.split() for line in acknowledged.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    assert 300 <= len(told) < 4_000
     raytx("status", expect=3)
     again = raytx.up()
     assert again["run"] != record.run
     assert not Path(record.temp_dir).exists()
-    assert raytx.json("submit", "-", given=json.dumps(ORDER))["committed"] == 1
+    assert wait_for_rest(raytx.directory.log_path, 60)
+    with contextlib.closing(LogReader(raytx.directory.log_path)) as log:
+        for key, transaction, status in told:
+            found = log.by_key(key)
+            assert (found.begun.transaction, found.state.name) == (transaction, status)
+    audit = raytx.json("audit")
+    assert (audit["ok"], audit["open"]) == (True, 0)
     record = raytx.directory.record()
     os.kill(record.owner.pid, signal.SIGKILL)  # only the keeper: what it leaves behind is for down to end
     assert raytx.json("down")["stopped"]
     assert gone(record.processes)
     assert not Path(record.temp_dir).exists()
     assert not raytx.json("down")["stopped"]
-    assert raytx.json("audit")["committed"] == 1
+    assert raytx.json("audit")["committed"] == audit["committed"]
 
 
 def test_a_head_that_loses_a_server_is_started_anew(raytx):
