@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, TextIO
 
@@ -13,20 +12,15 @@ import typer
 from rich.console import Console
 
 from loadgen.options import parse_faults, parse_lines, parse_share
-from orchestrator.cli import build_cli
+from orchestrator.cli import DATA_DEFAULT, Data, Json, app_path, build_cli, report_errors
 from orchestrator.deployment import DataDirectory
-from orchestrator.errors import DefiniteError, RaytxError
 
 DEFAULT_APP = "actors.orders:app"
-DATA_DEFAULT = Path("raytx-data")
-EXIT_WRONG_USE, EXIT_UNREACHABLE = 2, 3
 
 cli = build_cli(DEFAULT_APP)
 
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Data directory.")]
 AppPath = Annotated[
     str | None, typer.Option("--app", metavar="MODULE:ATTRIBUTE", help="The one that runs or ran there, else the shop.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else there.")]
 
 
 @cli.command()
@@ -50,13 +44,14 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
 ) -> None:
     """Place orders as fast as they are answered, then audit; exit 0 if the audit is ok, expected aborts included."""
     out = Console(file=sys.stdout)
-    with _errors(as_json=as_json), _quiet_stdout():
+    with report_errors(as_json=as_json), _quiet_stdout():
         # Ray takes a second to import: only where it is needed, so that --help stays fast.
         from loadgen.load import LoadPlan, run_load  # noqa: PLC0415
 
         summary = run_load(
             LoadPlan(
-                data=data, app=_app(app, data), orders=orders, concurrency=concurrency, shards=shards, seed=seed,
+                data=data, app=app_path(DataDirectory(data), app, DEFAULT_APP), orders=orders,
+                concurrency=concurrency, shards=shards, seed=seed,
                 trace=trace, lines=parse_lines(lines), stock_share=parse_share(stock_share), returns=returns,
                 skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience),
             Console(stderr=True))
@@ -74,33 +69,16 @@ def demo(
 ) -> None:
     """Show it: real-shaped orders, an orchestrator killed amid them, recovery, audit; exit 0 if the audit is ok."""
     out = Console(file=sys.stdout)
-    with _errors(as_json=False), _quiet_stdout():
+    with report_errors(as_json=False), _quiet_stdout():
         from loadgen.demo import run_demo  # noqa: PLC0415 - as above
 
         summary = run_demo(DEFAULT_APP, out, data=data, seed=seed)
     raise typer.Exit(0 if summary.ok else 1)
 
 
-@contextmanager
-def _errors(*, as_json: bool) -> Iterator[None]:
-    """Print what raytx raises as one line (or JSON object) on stderr and end with the exit code that fits."""
-    try:
-        yield
-    except RaytxError as error:
-        text = f"error {error.code}: {error.message}"
-        typer.echo(json.dumps({"error": {"code": error.code, "message": error.message}}) if as_json else text, err=True)
-        raise typer.Exit(EXIT_WRONG_USE if isinstance(error, DefiniteError) else EXIT_UNREACHABLE) from None
-
-
 def _quiet_stdout() -> redirect_stdout[TextIO]:
     """Have what Ray prints on its own account (that a worker died, say) go to stderr: stdout is for the result."""
     return redirect_stdout(sys.stderr)
-
-
-def _app(chosen: str | None, data: Path) -> str:
-    """The app that was asked for, else the one that runs or ran on the data directory, else the shop."""
-    record = None if chosen or not data.is_dir() else DataDirectory(data).record()
-    return chosen or (record.app if record else DEFAULT_APP)
 
 
 def main() -> None:

@@ -106,7 +106,7 @@ def up(
         began_s = time.monotonic()
         with rendering.told_progress() as progress:
             record, keeper = bring_up(
-                directory, _app_path(context, directory, app), settings, address=address, dashboard=dashboard,
+                directory, app_path(directory, app, str(context.obj)), settings, address=address, dashboard=dashboard,
                 foreground=foreground, progress=progress)
         told = rendering.deployment_json(record, str(directory.path)) | {"seconds": round(time.monotonic() - began_s, 2)}
         _show(told, rendering.deployment_text(record, str(directory.path)), as_json=as_json)
@@ -327,14 +327,14 @@ def _existing(data: Path) -> DataDirectory:
     return directory
 
 
-def _app_path(context: typer.Context, directory: DataDirectory, chosen: str | None) -> str:
-    """The app that was asked for, else the one that runs or ran there, else the default."""
+def app_path(directory: DataDirectory, chosen: str | None, default: str) -> str:
+    """The app that was asked for, else the one that runs or ran on the data directory, else the default."""
     record = None if chosen or not directory.path.is_dir() else directory.record()
-    return chosen or (record.app if record else str(context.obj))
+    return chosen or (record.app if record else default)
 
 
 def _load(context: typer.Context, directory: DataDirectory, chosen: str | None) -> App:
     record = directory.record()
     if record is not None:
         sys.path.extend(entry for entry in record.app_path if entry not in sys.path)
-    return load_app(_app_path(context, directory, chosen))
+    return load_app(app_path(directory, chosen, str(context.obj)))
