@@ -28,21 +28,23 @@ def _reading(*names: str):
     return lambda ctx: {name: ctx.results[name]["held"] for name in names}
 
 
-def saga_of(steps: int, order: RollbackOrder = RollbackOrder.PARALLEL) -> Saga:
-    """`steps` parallel prepares, one that reads them all, one performed after the commit."""
+def saga_of(steps: int, order: RollbackOrder = RollbackOrder.PARALLEL, *, perform: bool = True) -> Saga:
+    """`steps` parallel prepares, one that reads them all, one performed after the commit (if wanted)."""
     names = [f"s{i}" for i in range(steps)]
     return Saga(name="sample", input=Nothing, rollback_order=order, steps=[
         *[Step(name=n, service=n, request=_request, compensation="undo") for n in names],
         Step(name="last", service="last", request=_reading(*names), after=names, compensation="undo"),
-        Step(name="tell", service="tell", request=_reading("last"), after=["last"], after_commit=True),
+        *([Step(name="tell", service="tell", request=_reading("last"), after=["last"], after_commit=True)] if perform else []),
     ])
 
 
-def world_of(steps: int = 2, refusing: str = "", order: RollbackOrder = RollbackOrder.PARALLEL) -> World:
+def world_of(
+    steps: int = 2, refusing: str = "", order: RollbackOrder = RollbackOrder.PARALLEL, *, perform: bool = True,
+) -> World:
     services = {name: ServiceModel() for name in [*(f"s{i}" for i in range(steps)), "last", "tell"]}
     if refusing:
         services[refusing].refuse = lambda _: True
-    return World(saga_of(steps, order), services)
+    return World(saga_of(steps, order, perform=perform), services)
 
 
 def finish(world: World) -> None:
@@ -121,6 +123,36 @@ def test_every_pair_of_faults(refusing: str) -> None:
         faults: dict[int, list[str]] = {first: [a]}
         faults.setdefault(second, []).append(b)
         _run_with(faults, 1, refusing)
+
+
+def _orders(steps: int, refusing: str, *, perform: bool) -> int:
+    """Run every order in which the network can deliver what is under way; returns how many there are."""
+    count, path = 0, []  # path: (chosen, how many there were) at each delivery
+    while True:
+        world = world_of(steps, refusing, perform=perform)
+        world.submit(1, "k")
+        at = 0
+        while world.network:
+            if at == len(path):
+                path.append((0, len(world.network)))
+            world.deliver(path[at][0])
+            at += 1
+        finish(world)
+        assert len(world.told["k"]) == 1
+        count += 1
+        while path and path[-1][0] + 1 == path[-1][1]:
+            path.pop()
+        if not path:
+            return count
+        path[-1] = (path[-1][0] + 1, path[-1][1])
+
+
+@pytest.mark.parametrize(("steps", "refusing", "perform", "at_least"), [
+    (1, "", True, 800), (1, "s0", True, 5), (1, "last", True, 40),  # two participants
+    (2, "", False, 3_000), (2, "s0", True, 3_000), (2, "last", True, 4_000),  # three
+])
+def test_every_order_of_delivery(steps: int, refusing: str, perform: bool, at_least: int) -> None:
+    assert _orders(steps, refusing, perform=perform) >= at_least
 
 
 @settings(max_examples=400, deadline=None)
