@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from orchestrator.protocol.messages import Inquiry, Kind, OutcomeStatus
+from orchestrator.protocol.messages import Inquiry, OutcomeStatus
 from orchestrator.protocol.records import Decision
 from orchestrator.saga import Context, RollbackOrder, Saga, Step
 from simulation.world import ServiceModel, World, shuffle_run
@@ -183,7 +183,3 @@ def test_a_core_that_sends_before_the_decision_is_durable_is_caught() -> None:
     world.crash()  # the decision was lost with the log's queue: the recovery aborts at the deadline
     with pytest.raises(AssertionError):
         finish(world)
-
-
-def test_kinds_are_the_four_messages() -> None:
-    assert [k.name for k in Kind] == ["PREPARE", "COMMIT", "ROLLBACK", "PERFORM"]
