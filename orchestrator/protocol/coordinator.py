@@ -158,7 +158,7 @@ class Coordinator:
                 self._decided(record, result)
             elif isinstance(record, CancelledKey):
                 self._key_cancelled(record, result)
-            elif isinstance(record, Parked):
+            elif isinstance(record, Parked) and result.status is AppendStatus.STORED:
                 self._recovery.parked(record)
         return effects
 

@@ -151,6 +151,13 @@ def test_suspects_are_tried_one_at_a_time_and_innocent_ones_go_on() -> None:
         (stored(1).begun.transaction, ""), (stored(2).begun.transaction, "E_SUSPECT")]
 
 
+def test_a_suspect_is_not_driven_before_its_mark_is_durable() -> None:
+    core = core_of(quarantine_after=2)
+    (mark,) = core.adopt({5: 2}, [stored(1, recoveries=2)], 1_000).records
+    assert not core.appended([(mark, AppendResult(AppendStatus.UNKNOWN))], 1_001).commands
+    assert core.appended([(mark, AppendResult(AppendStatus.STORED))], 1_002).commands
+
+
 def test_who_was_tried_alone_when_the_shard_crashed_is_quarantined_for_good() -> None:
     core = core_of(quarantine_after=2)
     mark = Parked(stored(1).begun.transaction, "", "E_SUSPECT", "", 1)
