@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import traceback
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
 from pydantic import BaseModel, ValidationError
@@ -20,11 +20,30 @@ from orchestrator.protocol.messages import Command, Kind, Reply, Status
 from orchestrator.saga import decode_plain, describe, encode_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-    from actors.store import Retention, Store
+    from actors.store import Retention
 
 UNASKED: Final = object()  # no answer of an asynchronous part is at hand
+
+
+class BatchStore(Protocol):
+    """What a runner needs of a store; see `actors.store.Store`."""
+
+    retention: Retention
+
+    def epochs(self) -> dict[int, int]: ...  # noqa: D102 - see Store
+    def begin(self) -> None: ...  # noqa: D102
+    def rollback(self) -> None: ...  # noqa: D102
+    def retain(self, retention: Retention) -> bool: ...  # noqa: D102
+    def load(self, keys: Iterable[Key]) -> dict[Key, Row]: ...  # noqa: D102
+    def value(self, key: str) -> bytes | None: ...  # noqa: D102
+    def keys(self) -> Iterator[str]: ...  # noqa: D102
+    def commit(self, rows: Mapping[Key, Row], values: Mapping[str, bytes | None]) -> None: ...  # noqa: D102
+    def write(  # noqa: D102
+        self, rows: Mapping[Key, Row], was: Mapping[Key, Row], values: Mapping[str, bytes | None],
+        epochs: Mapping[int, int],
+    ) -> None: ...
 
 
 class Work(NamedTuple):
@@ -65,7 +84,7 @@ class BatchRunner:
         store: open.
     """
 
-    def __init__(self, service: str, operations: Mapping[str, Operation], store: Store) -> None:
+    def __init__(self, service: str, operations: Mapping[str, Operation], store: BatchStore) -> None:
         self.fence = Fence(store.epochs())
         self._service, self._operations, self._store = service, operations, store
 
@@ -89,12 +108,12 @@ class BatchRunner:
             epochs = self.fence.take_raised()
             self._store.write(batch.changed, batch.loaded, batch.state.writes, epochs)
         except BaseException:
-            self._store.database.rollback()
+            self._store.rollback()
             raise
         if retained or batch.changed or epochs:
             self._store.commit(batch.changed, batch.state.writes)
         else:
-            self._store.database.rollback()
+            self._store.rollback()
         return outcomes
 
     def _run(self, works: Iterable[Work], now_ms: int) -> tuple[list[Outcome], _Batch]:
@@ -233,7 +252,7 @@ class _Batch:
 
     __slots__ = ("changed", "loaded", "now_ms", "state")
 
-    def __init__(self, store: Store, keys: set[Key], now_ms: int) -> None:
+    def __init__(self, store: BatchStore, keys: set[Key], now_ms: int) -> None:
         self.loaded = store.load(keys)
         self.changed: dict[Key, Row] = {}
         self.state = BatchState(store.value, store.keys)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from actors.host import ServiceHost
+from actors.local import JournalReader, LocalService, row_history
 from actors.operation import NotYet, Operation, Refused, State, bind_operations, check_service_name, operation_names
 from actors.reader import StoreReader
 from actors.store import create_store
 from orchestrator.app import ServiceAudit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
 
-    from orchestrator.app import LedgerReader, LedgerRow
+    from orchestrator.app import LedgerReader, LedgerRow, StepState
+    from orchestrator.config import FaultSettings
+    from orchestrator.local import Journal, LocalParticipant
 
 __all__ = ["NotYet", "Operation", "Refused", "Service", "State"]
 
@@ -80,3 +83,17 @@ class Service:
             DefiniteError: E_STORE_REFUSED where there is none.
         """
         return StoreReader(path, self.audit)
+
+    def local(
+        self, journal: Journal, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
+    ) -> LocalParticipant:
+        """A life of the service without actor, thread or network, over a journal (see `orchestrator.local`)."""
+        return LocalService(self, journal, now_ms, in_doubt_after_ms, faults)
+
+    def local_reader(self, journal: Journal) -> LedgerReader:
+        """What a journal holds."""
+        return JournalReader(self, journal)
+
+    def local_history(self, journal: Journal) -> Iterator[StepState]:
+        """Every state that any step ever had in a journal, in the order of writing."""
+        return row_history(journal)

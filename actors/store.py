@@ -164,6 +164,10 @@ class Store:
         except DefiniteError as error:
             raise SupersededError(str(error)) from error
 
+    def rollback(self) -> None:
+        """Undo the transaction, if one is open."""
+        self.database.rollback()
+
     def load(self, keys: Iterable[Key]) -> dict[Key, Row]:
         """The rows that exist among these, in one query.
 

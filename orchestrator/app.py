@@ -10,7 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import msgspec
 
+from orchestrator.config import FaultSettings
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.local import Journal, LocalParticipant
 from orchestrator.saga import Saga, Step
 
 
@@ -84,6 +86,17 @@ class Participant(Protocol):
 
     def reader(self, path: Path) -> LedgerReader:
         """Open its database read-only."""
+
+    def local(
+        self, journal: Journal, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
+    ) -> LocalParticipant:
+        """A life of it without actor, thread or network, over a journal (see `orchestrator.local`)."""
+
+    def local_reader(self, journal: Journal) -> LedgerReader:
+        """What a journal holds."""
+
+    def local_history(self, journal: Journal) -> Iterator[StepState]:
+        """Every state that any step ever had in a journal, in the order of writing."""
 
 
 class ParticipantSpec(msgspec.Struct, frozen=True):

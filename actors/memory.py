@@ -1,0 +1,126 @@
+"""The store of a service over a journal of batches: contents and rules as in `actors.store`, without SQLite or a disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from actors.ledger import RowState
+from actors.store import Retention
+from orchestrator.protocol.identifiers import oldest_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from actors.ledger import Key, Row
+    from orchestrator.local import Journal
+
+
+class Entry(NamedTuple):
+    """What one batch changed."""
+
+    rows: Mapping[Key, Row]
+    values: Mapping[str, bytes | None]  # None = deleted
+    epochs: Mapping[int, int]
+    retention: Retention
+    purged: tuple[Key, ...]
+
+
+class MemoryStore:
+    """A service's rows, state and epochs, rebuilt from the journal when it is opened.
+
+    Args:
+        journal: what is durable.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self.rows: dict[Key, Row] = {}
+        self.values: dict[str, bytes] = {}
+        self._epochs: dict[int, int] = {}
+        self.retention = Retention()
+        self.was_purged = False
+        for entry in journal.entries:
+            self._apply(entry)
+        self._staged = Entry({}, {}, {}, self.retention, ())
+
+    def epochs(self) -> dict[int, int]:
+        """Highest epoch seen per partition."""
+        return dict(self._epochs)
+
+    def prepared_keys(self) -> list[Key]:
+        """What is held, oldest first."""
+        return sorted(key for key, row in self.rows.items() if row.state is RowState.PREPARED)
+
+    def still_prepared(self, keys: Iterable[Key]) -> list[Key]:
+        """Those of the keys whose rows are PREPARED."""
+        return [key for key, row in self.load(keys).items() if row.state is RowState.PREPARED]
+
+    def begin(self) -> None:
+        """Start a batch's local transaction."""
+        self._staged = Entry({}, {}, {}, self.retention, ())
+
+    def rollback(self) -> None:
+        """Undo the transaction."""
+        self.begin()
+
+    def load(self, keys: Iterable[Key]) -> dict[Key, Row]:
+        """The rows that exist among these."""
+        rows = self.rows
+        return {key: rows[key] for key in keys if key in rows and key not in self._staged.purged}
+
+    def value(self, key: str) -> bytes | None:
+        """The encoded value of a key of the state, None where it is absent."""
+        return self.values.get(key)
+
+    def keys(self) -> Iterator[str]:
+        """All keys of the state."""
+        return iter(list(self.values))
+
+    def write(
+        self, rows: Mapping[Key, Row], was: Mapping[Key, Row], values: Mapping[str, bytes | None],  # noqa: ARG002 - the port
+        epochs: Mapping[int, int],
+    ) -> None:
+        """Stage what a batch changed."""
+        self._staged = self._staged._replace(rows=dict(rows), values=dict(values), epochs=dict(epochs))
+
+    def commit(self, rows: Mapping[Key, Row], values: Mapping[str, bytes | None]) -> None:  # noqa: ARG002 - the port
+        """Make the batch durable.
+
+        Raises:
+            OSError: the outcome is unknown; this life must end.
+        """
+        self._journal.commit(self._staged)
+        self._apply(self._staged)
+        self.begin()
+
+    def retain(self, retention: Retention) -> bool:
+        """Note what is known of the watermark, and purge below it; returns whether anything changed."""
+        joined = self.retention.joined(retention.watermark_ms, retention.exempt)
+        end = oldest_id(joined.watermark_ms)
+        purged = tuple(
+            key for key, row in self.rows.items()
+            if key[0] < end and row.state is not RowState.PREPARED and key[0] not in joined.exempt)
+        self._staged = self._staged._replace(retention=joined, purged=purged)
+        changed = joined is not self.retention or bool(purged)
+        if joined is not self.retention:
+            self.retention = joined
+        return changed
+
+    def _apply(self, entry: Entry) -> None:
+        for key in entry.purged:
+            self.rows.pop(key, None)
+            self.was_purged = True
+        self.rows.update(entry.rows)
+        for name, value in entry.values.items():
+            if value is None:
+                self.values.pop(name, None)
+            else:
+                self.values[name] = value
+        self._epochs.update(entry.epochs)
+        self.retention = entry.retention
+
+
+def history(entries: Iterable[Any]) -> Iterator[tuple[Key, Row]]:
+    """Every row ever written, in the order of writing."""
+    for entry in entries:
+        yield from entry.rows.items()

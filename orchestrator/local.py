@@ -1,0 +1,60 @@
+"""A participant without its actor: what drives one deterministically, one turn at a time (`orchestrator.testing` does)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+from orchestrator.protocol.messages import Command, Inquiry
+
+
+class Journal(Protocol):
+    """A durable file of batches; what is in it is what a crash leaves."""
+
+    entries: list[Any]  # of committed batches, oldest first; read at opening
+
+    def commit(self, entry: Any) -> None:
+        """Make one more batch durable.
+
+        Raises:
+            OSError: of unknown outcome; whoever commits must end.
+        """
+
+
+class Mail(NamedTuple):
+    """What one turn sends: an encoded `ReplyBatch` for one peer."""
+
+    peer: str
+    payload: bytes
+
+
+class LocalParticipant(Protocol):
+    """One life of a participant over its journal: the production handlers, ledger and rules, none of its threads.
+
+    Whoever drives it calls `turn` while it is `busy`, `answer` for every key in `asked`, and `inquiries` now and then.
+    """
+
+    asked: list[tuple[str, str]]  # (transaction, step) whose asynchronous part has been started and not answered
+
+    @property
+    def busy(self) -> bool:
+        """Whether messages wait for a turn."""
+
+    def arrive(self, payload: bytes) -> None:
+        """Take in an encoded `CommandBatch`."""
+
+    def settle(self, commands: Sequence[Command]) -> None:
+        """Take in what an owner answered to inquiries."""
+
+    def turn(self, now_ms: int) -> list[Mail]:
+        """Work off what waits as one batch; when this returns, all it tells is durable.
+
+        Raises:
+            OSError: of unknown outcome; this life must end.
+        """
+
+    def answer(self, key: tuple[str, str]) -> None:
+        """Have an asynchronous part answer: what waits for it is taken in again."""
+
+    def inquiries(self, now_ms: int) -> list[Inquiry]:
+        """What has been in doubt for too long by now (monotonic ms), due to be asked about."""
