@@ -154,7 +154,7 @@ class JournalReader:
 
     def __init__(self, service: Service, journal: Journal) -> None:
         self._service = service
-        self._store = MemoryStore(journal)
+        self._store = MemoryStore(journal, read_only=True)
 
     def rows(self, transaction: str | None = None) -> Iterator[LedgerRow]:
         """All rows, or one transaction's, in id order."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.ledger import RowState
-from actors.store import Retention
+from actors.store import Retention, SupersededError
 from orchestrator.protocol.identifiers import oldest_id
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ class MemoryStore:
 
     Args:
         journal: what is durable.
+        read_only: look at it beside its owner; otherwise it is taken over, and an earlier owner cannot write any more.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, *, read_only: bool = False) -> None:
         self._journal = journal
         self.rows: dict[Key, Row] = {}
         self.values: dict[str, bytes] = {}
@@ -42,6 +43,10 @@ class MemoryStore:
         for entry in journal.entries:
             self._apply(entry)
         self._staged = Entry({}, {}, {}, self.retention, ())
+        if not read_only:
+            journal.owner += 1
+            journal.commit(self._staged)  # nothing is answered from what was never synced
+        self._owner = journal.owner
 
     def epochs(self) -> dict[int, int]:
         """Highest epoch seen per partition."""
@@ -56,12 +61,18 @@ class MemoryStore:
         return [key for key, row in self.load(keys).items() if row.state is RowState.PREPARED]
 
     def begin(self) -> None:
-        """Start a batch's local transaction."""
+        """Start a batch's local transaction.
+
+        Raises:
+            SupersededError: another life has opened the journal since.
+        """
+        if self._journal.owner != self._owner:
+            raise SupersededError("a successor owns the journal")
         self._staged = Entry({}, {}, {}, self.retention, ())
 
     def rollback(self) -> None:
         """Undo the transaction."""
-        self.begin()
+        self._staged = Entry({}, {}, {}, self.retention, ())
 
     def load(self, keys: Iterable[Key]) -> dict[Key, Row]:
         """The rows that exist among these."""
@@ -91,7 +102,7 @@ class MemoryStore:
         """
         self._journal.commit(self._staged)
         self._apply(self._staged)
-        self.begin()
+        self.rollback()
 
     def retain(self, retention: Retention) -> bool:
         """Note what is known of the watermark, and purge below it; returns whether anything changed."""
