@@ -11,7 +11,7 @@ from typing import Annotated, TextIO
 import typer
 from rich.console import Console
 
-from loadgen.options import parse_faults, parse_lines, parse_share
+from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_share
 from orchestrator.cli import DATA_DEFAULT, Data, Json, app_path, build_cli, report_errors
 from orchestrator.deployment import DataDirectory
 
@@ -27,6 +27,8 @@ AppPath = Annotated[
 def load(  # noqa: PLR0917 - typer reads the options from the parameters
     orders: Annotated[int | None, typer.Option(min=1, help="How many; the whole trace, or 10,000 made ones.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, max=100_000, help="Orders in flight.")] = 256,
+    rate: Annotated[float | None, typer.Option(metavar="R", help="Open loop: R orders a second, refusals stay.")] = None,
+    duration: Annotated[float | None, typer.Option(metavar="S", help="With --rate: for S seconds, 10 by default.")] = None,
     shards: Annotated[int | None, typer.Option(min=1, max=64, help="Orchestrators of an embedded deployment.")] = None,
     data: Data = DATA_DEFAULT,
     seed: Annotated[int, typer.Option(help="Of made orders and simulated failures.")] = 1,
@@ -51,7 +53,7 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
         summary = run_load(
             LoadPlan(
                 data=data, app=app_path(DataDirectory(data), app, DEFAULT_APP), orders=orders,
-                concurrency=concurrency, shards=shards, seed=seed,
+                concurrency=concurrency, arrivals=parse_arrivals(rate, duration, seed), shards=shards, seed=seed,
                 trace=trace, lines=parse_lines(lines), stock_share=parse_share(stock_share), returns=returns,
                 skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience),
             Console(stderr=True))

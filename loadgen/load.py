@@ -16,6 +16,7 @@ from rich.console import Console
 from loadgen.baskets import Baskets
 from loadgen.check import Verdict, check_outcomes
 from loadgen.driver import Driver, Milestone, Tally
+from loadgen.open_loop import Arrivals, OpenLoop
 from loadgen.progress import ProgressView
 from loadgen.returns import Return, match_returns
 from loadgen.shapes import LineRange, make_baskets
@@ -49,6 +50,7 @@ class LoadPlan:
         app: import path of the app.
         orders: how many; None: the whole trace, or `ORDERS_DEFAULT`.
         concurrency: transactions in flight.
+        arrivals: an open loop instead: they arrive when they arrive, and what is refused stays refused.
         shards: of an embedded deployment; None: its default.
         seed: of made orders and of simulated failures.
         trace: Online Retail CSV to replay; None: orders are made.
@@ -64,6 +66,7 @@ class LoadPlan:
     app: str
     orders: int | None = None
     concurrency: int = 256
+    arrivals: Arrivals | None = None
     shards: int | None = None
     seed: int = 1
     trace: Path | None = None
@@ -82,6 +85,8 @@ class LoadPlan:
         """
         if self.returns and self.trace is None:
             raise DefiniteError(ErrorCode.INVALID_INPUT, "--returns needs --trace: made orders have no credit notes")
+        if self.arrivals is not None and self.orders is not None:
+            raise DefiniteError(ErrorCode.INVALID_INPUT, "--orders is for a closed loop: with --rate, say --duration")
         if self.lines and self.trace is not None:
             raise DefiniteError(ErrorCode.INVALID_INPUT, "--lines is for made orders: drop it, or drop --trace")
         if self.stock_share is not None and not (self.stock_share.is_finite() and self.stock_share > 0):
@@ -101,6 +106,8 @@ class LoadPlan:
         """Plain data for the summary."""
         return {
             "data": str(self.data), "app": self.app, "concurrency": self.concurrency,
+            "rate_per_s": None if self.arrivals is None else self.arrivals.rate_per_s,
+            "duration_s": None if self.arrivals is None else self.arrivals.duration_s,
             "trace": None if self.trace is None else str(self.trace),
             "lines": None if self.lines is None else [self.lines.least, self.lines.most],
             "stock_share": None if self.stock_share is None else float(self.stock_share), "returns": self.returns,
@@ -153,14 +160,16 @@ def prepare(plan: LoadPlan) -> Prepared:
     """Read the trace, or make the orders; nothing is placed where that fails."""
     plan.check()
     trace = None if plan.trace is None else read_trace(plan.trace, skip_bad=plan.skip_bad)
-    wanted = ORDERS_DEFAULT if plan.orders is None else plan.orders
+    usual = ORDERS_DEFAULT if plan.arrivals is None else plan.arrivals.expected
+    wanted = usual if plan.orders is None else plan.orders
     baskets: Baskets = make_baskets(wanted, plan.seed, plan.lines) if trace is None else trace.baskets
     matched: Sequence[Return] = ()
     unmatched = None
     if trace is not None and plan.returns:
         found = match_returns(baskets, trace.credit_notes)
         matched, unmatched = found.matched, found.unmatched_lines
-    orders = len(baskets) if plan.orders is None and trace is not None else wanted
+    whole_trace = plan.orders is None and plan.arrivals is None and trace is not None
+    orders = len(baskets) if whole_trace else wanted
     workload = Workload(baskets, orders=orders, run=new_run(), returns=matched, stock_share=plan.stock_share)
     return Prepared(plan, workload, trace, unmatched)
 
@@ -213,9 +222,13 @@ def drive(
             view.show(tally, in_flight)
             meter.sample()
 
-        tally = Driver(
-            client, feed, concurrency=plan.concurrency, patience_s=plan.patience_s, milestones=milestones, watch=watch,
-            progress=progress).run()
+        if plan.arrivals is None:
+            tally = Driver(
+                client, feed, concurrency=plan.concurrency, patience_s=plan.patience_s, milestones=milestones, watch=watch,
+                progress=progress).run()
+        else:
+            tally = OpenLoop(
+                client, feed, plan.arrivals, patience_s=plan.patience_s, watch=watch, progress=progress).run()
     usage = meter.stop()
     at_rest = wait_for_rest(
         DataDirectory(plan.data).log_path, min(plan.patience_s, REST_S_MAX), since_ms=began_ms)
@@ -225,10 +238,11 @@ def drive(
 def conclude(prepared: Prepared, driven: Driven, app: App) -> Summary:
     """Check the outcomes against the log, and audit all stores."""
     plan, workload = prepared.plan, prepared.workload
-    demand = workload.demand
+    orders = driven.tally.orders.told.total()  # of an open loop, as many as arrived
+    demand = workload.demand if orders == workload.orders else workload.baskets.demand(orders)
     return Summary(
         run=workload.run,
-        placed={"orders": workload.orders, "lines": demand.lines, "units": demand.units, "amount_minor": demand.amount_minor},
+        placed={"orders": orders, "lines": demand.lines, "units": demand.units, "amount_minor": demand.amount_minor},
         tally=driven.tally,
         usage=driven.usage,
         verdict=_verdict(prepared, driven),

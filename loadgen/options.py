@@ -6,10 +6,12 @@ import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
+from loadgen.open_loop import Arrivals
 from loadgen.shapes import LineRange
 from orchestrator.errors import DefiniteError, ErrorCode
 
 LINES_MAX = 1_000
+DURATION_S = 10.0
 _FAULT = re.compile(r"([a-z][a-z0-9_]*)\.([a-z][a-z_]*)=([0-9.]+)")
 _LINES = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
@@ -58,3 +60,14 @@ def parse_share(text: str | None) -> Decimal | None:
         return None if text is None else Decimal(text)
     except InvalidOperation:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"--stock-share: {text!r} is no number such as 0.9") from None
+
+
+def parse_arrivals(rate: float | None, duration_s: float | None, seed: int) -> Arrivals | None:
+    """An open loop where a rate is given; how long, 10 s unless said.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT.
+    """
+    if rate is None and duration_s is not None:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, "--duration needs --rate: a closed loop runs until its orders are placed")
+    return None if rate is None else Arrivals(rate, DURATION_S if duration_s is None else duration_s, seed)

@@ -13,6 +13,7 @@ from loadgen.check import Verdict
 from loadgen.driver import Counts, Tally
 from loadgen.usage import Usage
 from loadgen.workload import RETURN_ITEMS, Told
+from orchestrator.errors import ErrorCode
 
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 
@@ -56,8 +57,10 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Whether the audit is ok, nobody was told a wrong outcome and no order was refused at the border."""
-        return self.audit.ok and not self.verdict.wrong and not self.tally.orders.told[Told.REJECTED]
+        """Whether the audit is ok, nobody was told a wrong outcome and no order was refused but for overload."""
+        orders = self.tally.orders
+        refused = orders.told[Told.REJECTED] - orders.rejected_by_code[ErrorCode.OVERLOADED]
+        return self.audit.ok and not self.verdict.wrong and not refused
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json`; times in the unit of their name."""

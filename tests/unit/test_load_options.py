@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from loadgen.load import LoadPlan, prepare
-from loadgen.options import parse_faults, parse_lines, parse_share
+from loadgen.open_loop import Arrivals
+from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_share
 from loadgen.shapes import LineRange
 from orchestrator.errors import DefiniteError
 
@@ -74,3 +75,16 @@ def test_a_trace_with_nothing_to_place_is_refused(tmp_path):
     trace.write_text(HEADER)
     with pytest.raises(DefiniteError, match="no order"):
         prepare(plan(trace=trace))
+
+
+def test_a_rate_makes_an_open_loop():
+    assert parse_arrivals(None, None, 1) is None
+    assert parse_arrivals(50.0, None, 3) == Arrivals(50.0, 10.0, 3)
+    with pytest.raises(DefiniteError, match="--duration needs --rate"):
+        parse_arrivals(None, 5.0, 1)
+
+
+def test_a_number_of_orders_is_for_a_closed_loop():
+    with pytest.raises(DefiniteError, match="--orders is for a closed loop"):
+        plan(orders=5, arrivals=Arrivals(50.0, 1.0)).check()
+    assert prepare(plan(arrivals=Arrivals(50.0, 1.0))).workload.orders == Arrivals(50.0, 1.0).expected

@@ -85,3 +85,11 @@ def test_the_tables_show_outcomes_and_the_audit(changes, text):
     Console(file=out, width=160).print(summary(**changes).render())
     assert text in out.getvalue()
     assert "OUT_OF_STOCK" in out.getvalue()
+
+
+def test_an_order_refused_for_overload_is_no_failure_of_the_run_but_any_other_refusal_is():
+    tally = Tally(wall_s=1.0)
+    tally.orders.add(Told.REJECTED, "E_OVERLOADED", 5)
+    assert summary(tally=tally).ok
+    tally.orders.add(Told.REJECTED, "E_INVALID_INPUT")
+    assert not summary(tally=tally).ok

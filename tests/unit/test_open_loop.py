@@ -1,0 +1,131 @@
+"""The open loop against a client that answers at once, late, or not at all."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+
+from loadgen.baskets import Baskets, Line
+from loadgen.open_loop import Arrivals, OpenLoop
+from loadgen.workload import OrderFeed, Told, Workload
+from orchestrator.errors import DefiniteError, IndefiniteError, OverloadedError
+from orchestrator.outcome import Handle, Outcome, OutcomeKind
+
+COMMITTED = Outcome("t", "k", OutcomeKind.COMMITTED)
+
+
+class Client:
+    """Answers each submit by `answer(number of the submit)`: an outcome, an error, or None for never; keeps the times."""
+
+    def __init__(self, answer=lambda number: COMMITTED):
+        self.answer, self.times, self.handles = answer, [], []
+
+    def submit(self, saga, data, *, key):
+        number = len(self.times)
+        self.times.append(time.perf_counter())
+        answer = self.answer(number)
+        handle = Handle(key, number, lambda handle: handle)
+        self.handles.append(handle)
+        if answer is not None:
+            handle.settle(*((answer, None) if isinstance(answer, Outcome) else (None, answer)))
+        return handle
+
+
+def feed(orders=10_000):
+    made = Baskets()
+    made.add("1", "17850", "France", [Line("22423", 4, 1_275)])
+    return OrderFeed(Workload(made, orders=orders, run="run"))
+
+
+def run(client, *, rate=500.0, duration=0.4, seed=7, patience_s=60.0, orders=10_000, **options):
+    work = feed(orders)
+    loop = OpenLoop(client, work, Arrivals(rate, duration, seed), patience_s=patience_s, **options)
+    return loop, loop.run(), work
+
+
+def intended(seed):
+    times: list[int] = []
+    run(Client(), seed=seed, watch=lambda key, began, ended: times.append(began))
+    return [b - a for a, b in pairwise(times)]
+
+
+def test_arrivals_follow_from_the_seed_alone():
+    assert intended(3) == intended(3)
+    assert intended(3) != intended(4)
+
+
+def test_what_is_not_answered_does_not_slow_arrivals_down():
+    client = Client(lambda number: None)
+    _, tally, work = run(client, patience_s=0.5)
+    assert 120 < len(client.times) < 290  # 200 are expected, their standard deviation is 14
+    assert tally.orders.told == {Told.UNKNOWN: len(client.times)}
+    assert work.told.count(Told.UNKNOWN) == len(client.times)
+
+
+def test_latency_counts_from_the_intended_arrival():
+    """One submit that blocks for 0.2 s makes all that should have left meanwhile late, and that is measured."""
+
+    def answer(number):
+        if number == 10:
+            time.sleep(0.2)
+        return COMMITTED
+
+    _, tally, _ = run(Client(answer))
+    late = tally.latencies
+    assert late.get_max_value() >= 200_000
+    assert late.get_value_at_percentile(80) >= 20_000  # 100 of 200 arrived meanwhile
+
+
+def test_refusals_are_counted_by_code_and_not_repeated():
+    def answer(number):
+        return OverloadedError("full", 50) if number % 2 else COMMITTED
+
+    client = Client(answer)
+    loop, tally, work = run(client)
+    refused = tally.orders.rejected_by_code["E_OVERLOADED"]
+    assert refused == len(client.times) // 2
+    assert tally.orders.told.total() == len(client.times)
+    assert work.told.count(Told.REJECTED) == refused
+    assert sum(second.told[Told.REJECTED] for second in loop.seconds) == refused
+    assert sum(second.offered for second in loop.seconds) == len(client.times)
+
+
+def test_a_refusal_raised_by_submit_is_counted_as_well():
+    class Refusing(Client):
+        def submit(self, saga, data, *, key):
+            raise OverloadedError("full", 50)
+
+    _, tally, _ = run(Refusing(), duration=0.1)
+    assert set(tally.orders.told) == {Told.REJECTED}
+
+
+def test_an_unknown_outcome_is_unknown():
+    _, tally, _ = run(Client(lambda number: IndefiniteError("E_UNREACHABLE", "gone")), duration=0.1)
+    assert set(tally.orders.told) == {Told.UNKNOWN}
+
+
+def test_answers_of_another_thread_end_the_run():
+    client = Client(lambda number: None)
+    timer = threading.Timer(0.4, lambda: [handle.settle(COMMITTED, None) for handle in client.handles])
+    timer.start()
+    _, tally, _ = run(client, duration=0.2)
+    timer.join()
+    assert set(tally.orders.told) == {Told.COMMITTED}
+
+
+def test_a_feed_that_is_empty_ends_the_run():
+    _, tally, _ = run(Client(), orders=20, duration=5.0)
+    assert tally.orders.told == {Told.COMMITTED: 20}
+
+
+@pytest.mark.parametrize(("rate", "duration"), [(0, 1), (-1, 1), (float("nan"), 1), (1, 0), (1, float("inf")), (1e7, 1)])
+def test_arrivals_out_of_range_are_refused(rate, duration):
+    with pytest.raises(DefiniteError, match="E_INVALID_INPUT"):
+        Arrivals(rate, duration)
+
+
+def test_enough_work_is_expected():
+    assert Arrivals(100, 10).expected > 1_000 + 5 * 31
