@@ -149,6 +149,22 @@ class LogReader:
             history.append(StoredRecord(sequence, envelope.at_ms, envelope.record))
         return history
 
+    def records(self) -> Iterator[StoredRecord]:
+        """All records in the order in which they became durable; memory stays flat.
+
+        Raises:
+            ValueError: a record cannot be read; `verify` says which.
+        """
+        cursor = self._connection.execute("SELECT sequence, data FROM records ORDER BY sequence")
+        while rows := cursor.fetchmany(1_000):
+            for sequence, data in rows:
+                envelope = decode_record(data)
+                yield StoredRecord(sequence, envelope.at_ms, envelope.record)
+
+    def epochs(self) -> dict[int, int]:
+        """The current epoch of every partition that was ever taken."""
+        return dict(self._connection.execute("SELECT partition, epoch FROM partitions").fetchall())
+
     def verify(self) -> list[str]:
         """What is wrong with the log, the first problems first; reads every record, memory stays flat."""
         return problems(self._connection)

@@ -126,6 +126,13 @@ def test_a_summary_says_why(reader: LogReader) -> None:
     assert (found.saga, found.version, found.key, found.parked) == ("refund", 2, "key-3", False)
 
 
+def test_records_come_in_the_order_in_which_they_were_stored(reader: LogReader) -> None:
+    records = list(reader.records())
+    assert [found.sequence for found in records] == list(range(1, len(records) + 1))
+    assert [found.record for found in records][: len(HISTORY) - 1] == HISTORY[:-1]  # the last one is a group of three
+    assert reader.epochs() == {7: 1}
+
+
 def test_iterate_goes_in_id_order(reader: LogReader) -> None:
     assert [found.transaction for found in reader.iterate()] == IDS
 

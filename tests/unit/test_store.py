@@ -125,6 +125,21 @@ def test_a_damaged_row_is_refused_and_audited(path):
     store.close()
 
 
+def test_a_reader_shows_what_is_held_known_and_let_go(path):
+    store = Store(path, "vault", "run")
+    put(store, [held(1), held(2)], {"a": b"\x01"}, {1: 7})
+    put(store, [finished(held(1), command(1, Kind.COMMIT), 9)])
+    reader = StoreReader(path)
+    assert [row.transaction for row in reader.held()] == [txn(2)]
+    assert (dict(reader.state().items()), reader.epochs(), reader.purged()) == ({"a": 1}, {1: 7}, False)
+    reader.close()
+    put(store, [], retention=Retention(1 << 40))
+    store.close()
+    reader = StoreReader(path)
+    assert ([row.transaction for row in reader.rows()], reader.purged()) == ([txn(2)], True)
+    reader.close()
+
+
 def summing(state, rows, *, purged):
     """Checks as a service might write them: they take what they read for whole."""
     return ServiceAudit({"sum": sum(value for _, value in state.items()), "n": sum(r.request["n"] for r in rows)}, [])
