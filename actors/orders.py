@@ -27,6 +27,7 @@ from actors.fields import (
 from actors.inventory import Inventory, StockLine
 from actors.notification import Notification
 from actors.payment import CURRENCY_DEFAULT, AccountLine, Payment
+from actors.samples import OPENING, sample_books, sample_order, sample_return
 from actors.shipping import Shipping
 from orchestrator.app import App
 from orchestrator.saga import Context, Saga, Step
@@ -171,6 +172,7 @@ place_order = Saga(
     name="place_order",
     input=PlaceOrder,
     business_key=_order_id,
+    example=sample_order,
     steps=[
         Step(name="reserve", service="inventory", request=_reserve, compensation="release"),
         Step(name="authorize", service="payment", request=_authorize, compensation="void"),
@@ -185,6 +187,7 @@ return_items = Saga(
     name="return_items",
     input=ReturnItems,
     business_key=_order_id,
+    example=sample_return,
     steps=[
         Step(name="refund", service="payment", request=_refund, compensation="drop the claim"),
         Step(name="restock", service="inventory", request=_restock, compensation="drop the claim"),
@@ -193,6 +196,7 @@ return_items = Saga(
 open_books = Saga(
     name="open_books",
     input=OpenBooks,
+    example=sample_books,
     steps=[
         Step(name="receive", service="inventory", request=_receive, compensation="send back"),
         Step(name="deposit", service="payment", request=_deposit, compensation="withdraw"),
@@ -200,4 +204,5 @@ open_books = Saga(
 
 app = App(
     services=[Inventory(), Payment(), Shipping(), Notification()],
-    sagas=[place_order, return_items, open_books])
+    sagas=[place_order, return_items, open_books],
+    opening=OPENING)

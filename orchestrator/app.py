@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
+from pydantic import BaseModel
 
 from orchestrator.config import FaultSettings
 from orchestrator.errors import DefiniteError, ErrorCode
@@ -118,6 +119,8 @@ class App:
         services: the participants.
         sagas: their definitions; several versions of one name may stand side by side. The first one is what the totals
             of audit and load count as orders.
+        opening: (saga name, input) of the transactions that open the books for the sagas' examples, in order; only
+            `orchestrator.testing` runs them.
 
     Raises:
         DefiniteError: E_SAGA_DEFINITION or E_SERVICE_DEFINITION, naming saga, step and service.
@@ -125,6 +128,7 @@ class App:
 
     services: Sequence[Participant]
     sagas: Sequence[Saga]
+    opening: Sequence[tuple[str, Any]] = ()
     by_service: Mapping[str, Participant] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -152,6 +156,23 @@ class App:
             which = name if version is None else f"{name} version {version}"
             raise DefiniteError(ErrorCode.UNKNOWN_SAGA, f"saga: no {which!r} in this app; it has {known}")
         return max(found, key=lambda s: s.version)
+
+    def opening_inputs(self) -> list[tuple[Saga, BaseModel]]:
+        """What opens the books, checked.
+
+        Raises:
+            DefiniteError: E_SAGA_DEFINITION, saying which entry of `opening` is wrong and why.
+        """
+        found = []
+        for number, entry in enumerate(self.opening):
+            try:
+                name, data = entry
+                saga = self.saga(name)
+                found.append((saga, saga.validate_input(data)))
+            except (DefiniteError, TypeError, ValueError) as error:
+                told = error.message if isinstance(error, DefiniteError) else "write (saga name, input)"
+                raise DefiniteError(ErrorCode.SAGA_DEFINITION, f"opening {number} of the app: {told}") from None
+        return found
 
     def _check_step(self, saga: Saga, step: Step) -> None:
         where = f"saga {saga.name!r}, step {step.name!r}"

@@ -97,6 +97,8 @@ class Saga:
         deadline_ms: default time up to the decision, 1 ms to 24 h.
         business_key: picks a text from the input by which `raytx list --key` finds the transaction.
         rollback_order: parallel, or the reverse of the DAG.
+        example: makes the n-th sample input, from 0, as plain data or the model; no two alike, and what they name stands
+            in the books that `App.opening` opens. `orchestrator.testing` places them; they also show what an input is.
 
     Raises:
         DefiniteError: E_SAGA_DEFINITION, naming the saga and the step.
@@ -109,6 +111,7 @@ class Saga:
     deadline_ms: int = DEADLINE_MS_DEFAULT
     business_key: Callable[[Any], str] | None = None
     rollback_order: RollbackOrder = RollbackOrder.PARALLEL
+    example: Callable[[int], Any] | None = None
     by_name: Mapping[str, Step] = field(init=False)
     layers: tuple[tuple[str, ...], ...] = field(init=False)  # topological: a step's `after` lie in earlier layers
     ancestors: Mapping[str, frozenset[str]] = field(init=False)
@@ -138,6 +141,21 @@ class Saga:
             return self.input.model_validate(data)
         except ValidationError as error:
             raise DefiniteError(ErrorCode.INVALID_INPUT, f"{self.name}: {describe(error)}") from None
+
+    def sample(self, number: int) -> BaseModel:
+        """The sample input of that number, from 0.
+
+        Raises:
+            DefiniteError: E_SAGA_DEFINITION where the saga has no `example`, or one that does not fit its input.
+        """
+        if self.example is None:
+            raise _definition(f"saga {self.name!r} has no example: give it example=..., a function of n that makes inputs")
+        try:
+            return self.input.model_validate(self.example(number))
+        except ValidationError as error:
+            raise _definition(f"saga {self.name!r}: its example {number} is no input of it: {describe(error)}") from None
+        except Exception as error:
+            raise _definition(f"saga {self.name!r}: its example {number} raised {type(error).__name__}: {error}") from error
 
     def encode_input(self, data: Any) -> bytes:
         """Validate and encode the input as msgpack.
