@@ -228,7 +228,7 @@ def drive(
                 progress=progress).run()
         else:
             tally = OpenLoop(
-                client, feed, plan.arrivals, patience_s=plan.patience_s, watch=watch, progress=progress).run()
+                client, feed, [plan.arrivals], patience_s=plan.patience_s, watch=watch, progress=progress).run()
     usage = meter.stop()
     at_rest = wait_for_rest(
         DataDirectory(plan.data).log_path, min(plan.patience_s, REST_S_MAX), since_ms=began_ms)

@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -51,9 +51,16 @@ class Arrivals:
 
 @dataclass(slots=True)
 class Second:
-    """What was offered and told within one second of a run, by the time of the telling."""
+    """One second of a run.
+
+    Attributes:
+        offered: transactions that arrived in it.
+        became: what became of those, whenever that was told.
+        told: what was told in it, whenever it had arrived.
+    """
 
     offered: int = 0
+    became: Counter[Told] = field(default_factory=Counter)
     told: Counter[Told] = field(default_factory=Counter)
 
 
@@ -70,25 +77,24 @@ class OpenLoop:
     Args:
         port: the client.
         feed: the work; the run ends early where it has no more.
-        arrivals: when.
+        phases: how they arrive; one phase after the other, without a pause.
         patience_s: a transaction without an outcome for so long is counted as unknown.
         watch: told (key, intended, ended), both ns of `time.perf_counter_ns`, of every outcome.
         progress: told the tally and the number in flight about twice a second.
     """
 
     def __init__(
-        self, port: Port, feed: Feed, arrivals: Arrivals, *, patience_s: float,
+        self, port: Port, feed: Feed, phases: Sequence[Arrivals], *, patience_s: float,
         watch: Callable[[str, int, int], None] | None = None, progress: Callable[[Tally, int], None] | None = None,
     ) -> None:
-        self._port, self._feed, self._arrivals, self._patience_s = port, feed, arrivals, patience_s
+        self._port, self._feed, self._phases, self._patience_s = port, feed, phases, patience_s
         self._watch, self._progress = watch, progress
-        self._random = random.Random(arrivals.seed)
         self._tally = Tally()
         self.seconds: list[Second] = []
         self._flights: dict[int, _Flight] = {}
         self._answers: deque[tuple[int, int, Pending]] = deque()  # filled on the client's thread, emptied on the caller's
         self._answered = threading.Event()
-        self._began_ns = self._next_ns = self._ended_ns = 0
+        self._began_ns = self._ended_ns = 0
         self._ticked_s = 0.0
 
     def run(self) -> Tally:
@@ -97,14 +103,13 @@ class OpenLoop:
         Returns:
             What was told; every transaction is committed, aborted, rejected (E_OVERLOADED among the codes) or unknown.
         """
-        self._began_ns = self._next_ns = self._ended_ns = time.perf_counter_ns()
-        last_ns = self._began_ns + int(self._arrivals.duration_s * 1e9)
-        self._advance()
-        while self._next_ns <= last_ns:
-            if not self._place_due(min(time.perf_counter_ns(), last_ns)):
+        self._began_ns = self._ended_ns = time.perf_counter_ns()
+        begin_ns = self._began_ns
+        for arrivals in self._phases:
+            end_ns = begin_ns + int(arrivals.duration_s * 1e9)
+            if not self._phase(arrivals, begin_ns, end_ns):
                 break
-            self._see_to()
-            time.sleep(max(PACE_S, (self._next_ns - time.perf_counter_ns()) / 1e9))
+            begin_ns = end_ns
         while self._flights:
             self._answered.wait(PACE_S * 10)
             self._answered.clear()
@@ -113,22 +118,25 @@ class OpenLoop:
         self._report()
         return self._tally
 
-    def _advance(self) -> None:
-        self._next_ns += int(self._random.expovariate(self._arrivals.rate_per_s) * 1e9)
-
-    def _place_due(self, until_ns: int) -> bool:
-        """Place all that has arrived; whether more may come."""
-        while self._next_ns <= until_ns:
-            work = self._feed.take()
-            if work is None:
-                return False
-            self._place(work)
-            self._advance()
+    def _phase(self, arrivals: Arrivals, begin_ns: int, end_ns: int) -> bool:
+        """Place what arrives in one phase; whether there may be another one."""
+        draw = random.Random(arrivals.seed)
+        next_ns = begin_ns + _gap_ns(draw, arrivals)
+        while next_ns <= end_ns:
+            now_ns = time.perf_counter_ns()
+            while next_ns <= min(now_ns, end_ns):
+                work = self._feed.take()
+                if work is None:
+                    return False
+                self._place(work, next_ns)
+                next_ns += _gap_ns(draw, arrivals)
+            self._see_to()
+            time.sleep(max(PACE_S, (next_ns - time.perf_counter_ns()) / 1e9))
         return True
 
-    def _place(self, work: Work) -> None:
-        self._second(self._next_ns).offered += 1
-        self._flights[work.number] = _Flight(work.saga, work.key, self._next_ns)
+    def _place(self, work: Work, intended_ns: int) -> None:
+        self._second(intended_ns).offered += 1
+        self._flights[work.number] = _Flight(work.saga, work.key, intended_ns)
         try:
             handle = self._port.submit(work.saga, work.input, key=work.key)
         except DefiniteError as error:
@@ -163,6 +171,7 @@ class OpenLoop:
             return  # patience had run out
         self._tally.of(flight.saga).add(told, code)
         self._second(ended_ns).told[told] += 1
+        self._second(flight.intended_ns).became[told] += 1
         self._ended_ns = max(self._ended_ns, ended_ns)
         if told in (Told.COMMITTED, Told.ABORTED):
             if flight.saga == PLACE_ORDER:
@@ -186,3 +195,7 @@ class OpenLoop:
         while len(self.seconds) <= number:
             self.seconds.append(Second())
         return self.seconds[number]
+
+
+def _gap_ns(draw: random.Random, arrivals: Arrivals) -> int:
+    return int(draw.expovariate(arrivals.rate_per_s) * 1e9)

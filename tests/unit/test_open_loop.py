@@ -42,7 +42,7 @@ def feed(orders=10_000):
 
 def run(client, *, rate=500.0, duration=0.4, seed=7, patience_s=60.0, orders=10_000, **options):
     work = feed(orders)
-    loop = OpenLoop(client, work, Arrivals(rate, duration, seed), patience_s=patience_s, **options)
+    loop = OpenLoop(client, work, [Arrivals(rate, duration, seed)], patience_s=patience_s, **options)
     return loop, loop.run(), work
 
 
@@ -129,3 +129,13 @@ def test_arrivals_out_of_range_are_refused(rate, duration):
 
 def test_enough_work_is_expected():
     assert Arrivals(100, 10).expected > 1_000 + 5 * 31
+
+
+def test_phases_follow_each_other_without_a_pause():
+    work = feed()
+    loop = OpenLoop(Client(), work, [Arrivals(400, 1.0), Arrivals(100, 1.0)], patience_s=60.0)
+    loop.run()
+    first, second = (loop.seconds[number].became[Told.COMMITTED] for number in (0, 1))
+    assert 300 < first < 500
+    assert 50 < second < 150
+    assert sum(second.offered for second in loop.seconds) == sum(s.told.total() for s in loop.seconds)
