@@ -1,0 +1,87 @@
+"""What must be true at the end of a schedule, judged from the journals alone (and from what callers were told)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from orchestrator.protocol.identifiers import oldest_id
+from orchestrator.protocol.messages import OutcomeStatus
+from orchestrator.protocol.records import Decision, State
+from orchestrator.testing.log_model import MemoryLog
+from orchestrator.verdict import Found, Plan, judge, judge_stranger
+
+if TYPE_CHECKING:
+    from orchestrator.testing.client_life import Told
+    from orchestrator.testing.log_model import LogModel
+    from orchestrator.testing.world import World
+
+_FIRST = frozenset({"PREPARED", "REFUSED", "ROLLED_BACK", "DONE"})
+_NEXT = {("PREPARED", "COMMITTED"), ("PREPARED", "ROLLED_BACK")}
+Finding = tuple[str, str]  # the guarantee's letter, what is wrong
+
+
+def findings(world: World) -> Iterator[Finding]:
+    """Everything that is wrong with a world at rest."""
+    log = MemoryLog(world.journals["log"], world.options.retention_ms, read_only=True).model
+    yield from _transitions(world)
+    yield from _atomicity(world, log)
+    yield from _services(world)
+    yield from _answers(world, log)
+
+
+def _transitions(world: World) -> Iterator[Finding]:
+    """M, X: every step goes the way of the ledger's table, and takes each turn once."""
+    for name, service in world.app.by_service.items():
+        now: dict[tuple[str, str], str] = {}
+        for row in service.local_history(world.journals[name]):
+            key = (row.transaction, row.step)
+            before = now.get(key)
+            legal = row.state in _FIRST if before is None else (before, row.state) in _NEXT
+            if not legal:
+                yield "M", f"{name}: {row.transaction} {row.step} went from {before} to {row.state}"
+            now[key] = row.state
+
+
+def _atomicity(world: World, log: LogModel) -> Iterator[Finding]:
+    """A, D, H: rows and decisions agree, nothing is held for nobody."""
+    plans = {key: Plan(saga.name, saga.steps) for key, saga in world.sagas.items()}
+    oldest = oldest_id(log.watermark_ms)
+    rows: dict[str, list[Found]] = {}
+    for name, service in world.app.by_service.items():
+        for row in service.local_reader(world.journals[name]).states():
+            rows.setdefault(row.transaction, []).append(Found(name, row))
+    for txn in log.transactions:
+        stored = log.stored(txn)
+        plan = plans.get((stored.begun.saga, stored.begun.version))
+        verdict = judge(
+            txn, stored.state, plan, rows.pop(txn, []), earlier=lambda state=stored.state: state, purged=txn < oldest)
+        yield from (("A", violation.text) for violation in verdict.violations)
+        if stored.state not in (State.COMMITTED, State.ABORTED):
+            yield "L", f"{txn} is {stored.state.name} at rest"
+    for txn, found in rows.items():
+        yield from (("H", violation.text) for violation in judge_stranger(txn, found, purged=txn < oldest))
+
+
+def _services(world: World) -> Iterator[Finding]:
+    """C, O, P: what the services say of themselves."""
+    for name, service in world.app.by_service.items():
+        for text in service.local_reader(world.journals[name]).audit().violations:
+            yield "C", f"{name}: {text}"
+
+
+def _answers(world: World, log: LogModel) -> Iterator[Finding]:
+    """K: everybody who asked under one key was told the same, and it is so."""
+    told: dict[str, Told] = {}
+    for answer in world.answers:
+        outcome = answer.outcome
+        if outcome.status is OutcomeStatus.REJECTED:
+            continue
+        decided = world.decisions.get(outcome.transaction)
+        committed = outcome.status is OutcomeStatus.COMMITTED
+        if decided is None or (decided.decision is Decision.COMMIT) is not committed:
+            yield "K", f"{answer.key} was told {outcome.status.name}, decided is {decided}"
+        before = told.setdefault(answer.key, answer)
+        forgotten = before.outcome.transaction not in log.transactions  # past the retention period the key begins anew
+        if before.outcome.transaction != outcome.transaction and not forgotten:
+            yield "K", f"{answer.key} was told of {before.outcome.transaction}, then of {outcome.transaction}"

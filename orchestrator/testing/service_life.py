@@ -1,0 +1,113 @@
+"""A service's process: the production handlers, ledger and rules, turn by turn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from orchestrator.protocol.messages import Command, CommandBatch, Inquiry, Kind, ReplyBatch, Status
+from orchestrator.protocol.records import Decision
+from orchestrator.testing.life import Life, Message
+
+if TYPE_CHECKING:
+    from orchestrator.app import Participant
+    from orchestrator.local import Mail
+    from orchestrator.testing.journal import Journal
+    from orchestrator.testing.world import World
+
+_COMMANDS = msgspec.msgpack.Decoder(CommandBatch)
+_REPLIES = msgspec.msgpack.Decoder(ReplyBatch)
+_SETTLING = msgspec.msgpack.Decoder(list[Command])
+_INQUIRIES = msgspec.msgpack.Encoder()
+_WANTED = {Kind.COMMIT: Decision.COMMIT, Kind.PERFORM: Decision.COMMIT, Kind.ROLLBACK: Decision.ABORT}
+
+
+class ServiceLife(Life):
+    """One life of a participant over its journal."""
+
+    def __init__(self, world: World, role: str, number: int, service: Participant, journal: Journal) -> None:
+        super().__init__(world, role, number)
+        self._service, self._journal = service, journal
+        self._early: list[Message] = []
+        self._turning = False
+        self._answering: set[tuple[str, str]] = set()
+        self._open = False
+
+    def boot(self) -> None:
+        """Open the journal."""
+        if self.world.disk_is_full(self.role):
+            self.after(300, self.boot)
+            return
+        doubt_ms = self.world.options.in_doubt_after_ms
+        self._local = self._service.local(self._journal, self.world.now_ms, doubt_ms, self.world.service_faults)
+        self._open = True
+        self.after(doubt_ms // 2, self._doubt)
+        early, self._early = self._early, []
+        for message in early:
+            self.on_commands(message)
+
+    def on_commands(self, message: Message) -> None:
+        """A `CommandBatch` of a shard."""
+        if not self._open:
+            self._early.append(message)
+            return
+        for command in _COMMANDS.decode(message.body).commands:
+            wanted = _WANTED.get(command.kind)
+            decided = self.world.decisions.get(command.transaction)
+            if wanted is not None and (decided is None or decided.decision is not wanted):
+                self.world.violation("A", f"{command.kind.name} of {command.transaction} {command.step} came to {self.role}, "
+                                     f"but the durable decision is {decided.decision.name if decided else 'not there'}")
+        self._local.arrive(message.body)
+        self._go()
+
+    def _go(self) -> None:
+        if self._local.busy and not self._turning:
+            self._turning = True
+            self.after(self.world.commit_ms(self.role), self._turn)
+        for key in self._local.asked:
+            if key not in self._answering:
+                self._answering.add(key)
+                self.after(self.world.chance.between("ask", 1, 900), lambda key=key: self._answer(key))
+
+    def _turn(self) -> None:
+        self._turning = False
+        if self.world.disk_is_full(self.role):
+            raise OSError(28, "no space left on device")
+        mails = self._local.turn(self.world.wall_ms)
+        for mail in mails:
+            self._post(mail)
+        self._go()
+
+    def _post(self, mail: Mail) -> None:
+        for reply in _REPLIES.decode(mail.payload).replies:
+            if reply.status is Status.VIOLATION:
+                self.world.violation("M", f"{self.role}: {reply.kind.name} of {reply.transaction} {reply.step}: {reply.message}")
+        target = self.world.lives.get(mail.peer)
+        if target is not None:
+            self.mail(target, "replies", mail.payload)
+
+    def _answer(self, key: tuple[str, str]) -> None:
+        self._answering.discard(key)
+        self._local.answer(key)
+        self._go()
+
+    # ---- in doubt -------------------------------------------------------------------------------------------------
+
+    def _doubt(self) -> None:
+        for inquiry in self._local.inquiries(self.world.now_ms):
+            self._inquire(inquiry)
+        self.after(self.world.options.in_doubt_after_ms // 2, self._doubt)
+
+    def _inquire(self, inquiry: Inquiry) -> None:
+        partition = int(inquiry.transaction[12:14], 16)
+
+        def owned(owner: tuple[int, int, str]) -> None:
+            body = _INQUIRIES.encode([inquiry])
+            self.call(f"shard-{owner[0]}", "inquire", lambda: body, settle, again=False)
+
+        def settle(payload: bytes) -> None:
+            self._local.settle(_SETTLING.decode(payload))
+            self._go()
+
+        self.call("log", "owner", lambda: partition, owned, again=False)

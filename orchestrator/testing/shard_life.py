@@ -1,0 +1,239 @@
+"""A shard's process: the production coordinator in a shell that appends, sends and tells what it asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from orchestrator.protocol.coordinator import Coordinator
+from orchestrator.protocol.effects import Effects, Lookup, Waiter
+from orchestrator.protocol.identifiers import PARTITIONS, partition_of
+from orchestrator.protocol.messages import (
+    SCHEMA_VERSION,
+    ClientBatch,
+    Command,
+    CommandBatch,
+    Inquiry,
+    OutcomeBatch,
+    OutcomeMessage,
+    OutcomeStatus,
+    ReplyBatch,
+)
+from orchestrator.protocol.records import (
+    RECORD_SCHEMA,
+    AppendReply,
+    AppendRequest,
+    AppendResult,
+    AppendStatus,
+    Decision,
+    Ended,
+    EpochRecord,
+    Record,
+    StoredTransaction,
+    TakeReply,
+    TakeRequest,
+    encode,
+)
+from orchestrator.testing.life import Life, Message
+
+if TYPE_CHECKING:
+    from orchestrator.testing.world import World
+
+_CLIENTS = msgspec.msgpack.Decoder(ClientBatch)
+_REPLIES = msgspec.msgpack.Decoder(ReplyBatch)
+_INQUIRIES = msgspec.msgpack.Decoder(list[Inquiry])
+_TAKEN = msgspec.msgpack.Decoder(TakeReply)
+_APPENDED = msgspec.msgpack.Decoder(AppendReply)
+_ENCODER = msgspec.msgpack.Encoder()
+LAZY_MS = 50  # an Ended record waits so long for company
+
+
+class ShardLife(Life):
+    """One incarnation of a shard."""
+
+    def __init__(self, world: World, role: str, number: int, index: int) -> None:
+        super().__init__(world, role, number)
+        self.index = index
+        self.serving = False
+        self._clock_ms = world.wall_ms - world.now_ms  # the wall clock is read once
+        self._due_ms = 0
+        self._sequence = 0
+        self._queue: list[Record] = []
+        self._appending = False
+        self._lazy = False
+        self._exempt: list[str] = []
+        self._checking: set[int] = set()
+
+    @property
+    def now_ms(self) -> int:
+        """Unix ms that never run backwards in one life."""
+        return self._clock_ms + self.world.now_ms
+
+    def boot(self) -> None:
+        """Take the partitions."""
+        self.core = Coordinator(self.world.sagas, open_max=1_000, quarantine_after=1_000)
+        self.partitions = list(range(self.index, PARTITIONS, self.world.shards))
+        request = encode(TakeRequest(RECORD_SCHEMA, self.index, self.name, self.partitions, 1, "run"))
+        self.call("log", "take", lambda: request, self._taken)
+
+    def _taken(self, payload: bytes) -> None:
+        taken = _TAKEN.decode(payload)
+        self.core.watermark_ms, self._exempt = taken.watermark_ms, taken.exempt
+        self.serving = True
+        self._apply(self.core.adopt(dict(zip(self.partitions, taken.epochs, strict=True)), taken.open, self.now_ms))
+
+    # ---- what arrives ---------------------------------------------------------------------------------------------
+
+    def on_exchange(self, message: Message) -> None:
+        """A `ClientBatch`."""
+        batch = _CLIENTS.decode(message.body)
+        if not self.serving:
+            return  # the caller asks again
+        if batch.submits:
+            self._apply(self.core.submit([(Waiter(batch.client, r.number), r) for r in batch.submits], self.now_ms))
+        for request in batch.cancels:
+            self._apply(self.core.cancel(Waiter(batch.client, request.number), request.key, request.transaction, self.now_ms))
+
+    def on_replies(self, message: Message) -> None:
+        """A `ReplyBatch` of a participant."""
+        if self.serving:
+            self._apply(self.core.receive(_REPLIES.decode(message.body).replies, self.now_ms))
+
+    def on_inquire(self, message: Message) -> None:
+        """What a participant in doubt should do."""
+        if not self.serving:
+            return
+        inquiries = _INQUIRIES.decode(message.body)
+        mine = [i for i in inquiries if i.epoch <= self.core.epochs.get(partition_of(i.transaction), 0)]
+        for inquiry in inquiries:
+            if inquiry not in mine:
+                self._check_owner(partition_of(inquiry.transaction))
+        commands, absent = self.core.inquire(mine)
+        if commands:
+            self.answer(message, _ENCODER.encode(commands))
+        for inquiry in absent:
+            self._settle(message, inquiry)
+
+    def _settle(self, message: Message, inquiry: Inquiry) -> None:
+        def loaded(stored: StoredTransaction | None) -> None:
+            if stored is None:
+                self.world.violation("D", f"{message.source.role} holds {inquiry.transaction}, which the log does not know")
+            elif stored.decided is not None:
+                self.answer(message, _ENCODER.encode([self.core.settling(inquiry, stored.decided.decision)]))
+
+        self.call("log", "load", lambda: ("", inquiry.transaction), loaded)
+
+    # ---- what the core asks for -----------------------------------------------------------------------------------
+
+    def _apply(self, effects: Effects) -> None:
+        if effects.records:
+            self._queue.extend(effects.records)
+            self._append()
+        for service, commands in effects.commands.items():
+            self._send(service, commands)
+        if effects.outcomes:
+            self._tell(effects.outcomes)
+        for lookup in effects.lookups:
+            self._load(lookup)
+        for partition in sorted(effects.fenced):
+            self._check_owner(partition)
+        self._set_timer()
+
+    def _send(self, service: str, commands: list[Command]) -> None:
+        batch = CommandBatch(SCHEMA_VERSION, self.role, self.name.partition("/")[2], commands, self.core.watermark_ms, self._exempt)
+        self.mail(service, "commands", encode(batch))
+
+    def _tell(self, outcomes: Sequence[tuple[Waiter, OutcomeMessage]]) -> None:
+        for waiter, outcome in outcomes:
+            if outcome.status in (OutcomeStatus.COMMITTED, OutcomeStatus.ABORTED):
+                self._check_durable(outcome)
+            client = self.world.lives.get(waiter.peer)
+            if client is not None:
+                self.mail(client, "outcomes", encode(OutcomeBatch(SCHEMA_VERSION, [outcome])))
+
+    def _check_durable(self, outcome: OutcomeMessage) -> None:
+        decided = self.world.decisions.get(outcome.transaction)
+        committed = outcome.status is OutcomeStatus.COMMITTED
+        if decided is None or (decided.decision is Decision.COMMIT) is not committed:
+            self.world.violation("K", f"{outcome.status.name} of {outcome.transaction} is told, but the durable decision is "
+                                 f"{decided.decision.name if decided else 'not there'}")
+
+    def _load(self, lookup: Lookup) -> None:
+        def loaded(stored: StoredTransaction | None) -> None:
+            self._apply(self.core.loaded(lookup, stored, self.now_ms))
+
+        self.call("log", "load", lambda: (lookup.key, lookup.transaction), loaded)
+
+    # ---- the log: one append under way, everything else gathers ----------------------------------------------------
+
+    def _append(self) -> None:
+        if self._appending or not self._queue:
+            return
+        if all(isinstance(record, Ended) for record in self._queue):
+            if not self._lazy:
+                self._lazy = True
+                self.after(LAZY_MS, self._append_now)
+            return
+        self._append_now()
+
+    def _append_now(self) -> None:
+        self._lazy = False
+        if self._appending or not self._queue:
+            return
+        queue, self._queue = self._queue, []
+        batch = [record for record in queue if partition_of(record.transaction) in self.core.epochs]
+        gone = [(record, AppendResult(AppendStatus.FENCED)) for record in queue if record not in batch]
+        records = [EpochRecord(self.core.epochs[partition_of(record.transaction)], record) for record in batch]
+        self._appending = True
+
+        def request() -> bytes:
+            self._sequence += 1
+            return encode(AppendRequest(RECORD_SCHEMA, self.index, self.name, self._sequence, records))
+
+        def appended(payload: bytes) -> None:
+            reply = _APPENDED.decode(payload)
+            if reply.dropped:
+                self.call("log", "append", request, appended)
+                return
+            self._appending = False
+            self.core.watermark_ms, self._exempt = max(self.core.watermark_ms, reply.watermark_ms), reply.exempt
+            self._apply(self.core.appended([*zip(batch, reply.results, strict=True), *gone], self.now_ms))
+            self._append()
+
+        self.call("log", "append", request, appended)
+
+    # ---- who owns a partition -------------------------------------------------------------------------------------
+
+    def _check_owner(self, partition: int) -> None:
+        if partition in self._checking:
+            return
+        self._checking.add(partition)
+
+        def owned(owner: tuple[int, int, str]) -> None:
+            self._checking.discard(partition)
+            shard, _, incarnation = owner
+            if incarnation == self.name:
+                return
+            if shard == self.index:
+                self.world.end(self, "superseded")
+            else:
+                self._apply(self.core.drop([partition], self.now_ms))
+
+        self.call("log", "owner", lambda: partition, owned)
+
+    # ---- time -----------------------------------------------------------------------------------------------------
+
+    def _set_timer(self) -> None:
+        due_ms = self.core.next_due_ms
+        if due_ms is None or (self._due_ms and self._due_ms <= due_ms):
+            return
+        self._due_ms = due_ms
+        self.after(max(due_ms - self.now_ms, 0), lambda: self._tick(due_ms))
+
+    def _tick(self, due_ms: int) -> None:
+        if self._due_ms != due_ms:
+            return  # an earlier one was set meanwhile
+        self._due_ms = 0
+        self._apply(self.core.tick(self.now_ms))

@@ -1,0 +1,128 @@
+"""The simulator: schedules by seed, one or millions; a failing one is made small and told as a story."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from orchestrator.testing.chance import Chance, Draw
+from orchestrator.testing.options import Options
+from orchestrator.testing.schedule import Run, run_schedule, settle
+from orchestrator.testing.workload import Books, Workload, empty_books
+from orchestrator.testing.world import World
+
+_SHRINK_RUNS_MAX = 400
+
+
+class Simulator:
+    """Runs schedules of one workload.
+
+    Args:
+        workload: what is tried; the app's opening transactions are run first, once, undisturbed.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.books = open_books(workload)
+
+    def run(self, seed: int, options: Options | None = None, without: Iterable[Draw] = ()) -> Run:
+        """Run one schedule; the same arguments always give the same trace."""
+        return run_schedule(self.workload, self.books, seed, options, frozenset(without))
+
+    def shrink(self, run: Run) -> Run:
+        """The same violation with as few faults as can be found."""
+        assert run.violation is not None
+        best, without = run, frozenset[Draw]()
+        size = max(len(best.fired) // 2, 1)
+        runs = 0
+        while runs < _SHRINK_RUNS_MAX:
+            smaller = None
+            for start in range(0, len(best.fired), size):
+                left_out = without | set(best.fired[start : start + size])
+                runs += 1
+                found = self.run(run.seed, run.options, left_out)
+                if found.violation is not None and found.violation[0] == run.violation[0] and len(found.fired) < len(best.fired):
+                    smaller, without = found, left_out
+                    break
+            if smaller is not None:
+                best = smaller
+                size = max(min(size, len(best.fired) // 2), 1)
+            elif size == 1:
+                break
+            else:
+                size = max(size // 2, 1)
+        return best
+
+
+@dataclass(slots=True)
+class Explored:
+    """What a series of schedules came to.
+
+    Attributes:
+        schedules: those that count: at least one transaction of several steps, and at least one fault that happened.
+        idle: the others.
+        traces: digests of the traces seen.
+        violation: the first one, None where all held.
+        elapsed_s: seconds it took.
+    """
+
+    schedules: int = 0
+    idle: int = 0
+    committed: int = 0
+    aborted: int = 0
+    faults: int = 0
+    traces: set[bytes] = field(default_factory=set)
+    violation: Run | None = None
+    elapsed_s: float = 0.0
+
+
+def explore(
+    simulator: Simulator, seeds: Iterable[int], *, until: Callable[[Explored], bool] = lambda _: False,
+) -> Explored:
+    """Run schedules until one fails, the seeds are used up, or it is enough.
+
+    Args:
+        simulator: of the workload.
+        seeds: one schedule each.
+        until: asked after every schedule.
+    """
+    explored = Explored()
+    steps = len(simulator.workload.saga.steps)
+    began = time.monotonic()
+    for seed in seeds:
+        run = simulator.run(seed)
+        counts = steps > 1 and run.fired and run.committed + run.aborted > 0
+        explored.schedules += bool(counts)
+        explored.idle += not counts
+        explored.committed += run.committed
+        explored.aborted += run.aborted
+        explored.faults += len(run.fired)
+        explored.traces.add(run.digest)
+        explored.elapsed_s = time.monotonic() - began
+        if run.violation is not None:
+            explored.violation = run
+            break
+        if until(explored):
+            break
+    return explored
+
+
+@lru_cache(maxsize=16)
+def open_books(workload: Workload) -> Books:
+    """The books after the app's opening transactions, which no fault disturbs."""
+    books = empty_books(workload.app)
+    world = World(books, Options(), Chance(0))
+    world.start_all()
+    world.run_until(20)
+    for number, (name, data) in enumerate(workload.app.opening):
+        saga = workload.app.saga(name)
+        payload = saga.encode_input(data)
+        world.run_as(world.client, lambda n=number, name=name, payload=payload: world.client.submit(name, f"opening-{n}", payload, 0))
+        settle(world)
+        outcome = world.answers[-1].outcome
+        if outcome.code:
+            raise AssertionError(f"opening transaction {number} ({name}) ended with {outcome.code}: {outcome.message}")
+    entries = {name: tuple(journal.entries) for name, journal in world.journals.items()}
+    return Books(workload.app, entries, dict(world.decisions), world.now_ms)

@@ -1,0 +1,334 @@
+"""A whole deployment under one simulated clock: processes, network, disks, and every fault that they may meet.
+
+Nothing here is concurrent and nothing waits: events happen one after the other in the order of the simulated time, so
+that the same seed and options always give the same run.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestrator.config import FaultSettings
+from orchestrator.protocol.records import Decided
+from orchestrator.saga import Saga
+from orchestrator.testing.chance import Chance
+from orchestrator.testing.client_life import ClientLife, Told
+from orchestrator.testing.journal import Journal, Point
+from orchestrator.testing.life import Crashed, Life, Message
+from orchestrator.testing.log_life import LogLife
+from orchestrator.testing.options import Options
+from orchestrator.testing.service_life import ServiceLife
+from orchestrator.testing.shard_life import ShardLife
+from orchestrator.testing.workload import Books
+
+WALL_MS = 1_700_000_000_000
+RESTART_MS = (60, 900)
+
+
+class ViolationError(Exception):
+    """A guarantee was broken.
+
+    Args:
+        guarantee: its letter (see docs/testing.md).
+        text: what happened, for a person.
+    """
+
+    def __init__(self, guarantee: str, text: str) -> None:
+        super().__init__(f"{guarantee}: {text}")
+        self.guarantee, self.text = guarantee, text
+
+
+class World:
+    """Everything that a schedule can act on.
+
+    Args:
+        books: the app, and what its journals hold already.
+        options: what may happen.
+        chance: whether it does.
+    """
+
+    def __init__(self, books: Books, options: Options, chance: Chance) -> None:
+        self.books, self.options, self.chance = books, options, chance
+        self.app = books.app
+        self.sagas: Mapping[tuple[str, int], Saga] = {(saga.name, saga.version): saga for saga in self.app.sagas}
+        self.shards = options.shards
+        self.now_ms = 0
+        self.jumped_ms = 0
+        self.faulty = False  # whether anything may go wrong by chance
+        self.crash_points: frozenset[int] = frozenset()  # points at which whoever runs dies, counted from 1
+        self.message_faults: Mapping[int, str] = {}  # by number of the message: "lose", "double", "late", "swap"
+        self.points = self.messages = 0
+        self.planned = 0  # acts of callers that are still to come
+        self.point_names: list[str] | None = None
+        self.journals = {name: Journal(name, entries) for name, entries in books.entries.items()}
+        for journal in self.journals.values():
+            journal.at = self._disk
+        self.roles: dict[str, Life] = {}  # who plays a role now
+        self.lives: dict[str, Life] = {}  # everybody who lives, by name
+        self.zombies: dict[str, Life] = {}  # by role: a predecessor that still lives
+        self.cuts: set[tuple[str, str]] = set()
+        self.full: set[str] = set()  # roles whose disk is full
+        self.decisions: dict[str, Decided] = dict(books.decisions)
+        self.answers: list[Told] = []
+        self.trace: list[tuple[int, str, str]] = []
+        self.service_faults: FaultSettings | None = None
+        if options.decline or options.transient:
+            self.service_faults = FaultSettings(
+                seed=chance.between("service", 1, 1 << 30), decline=options.decline, transient=options.transient)
+        self._events: list[tuple[int, int, Life | None, Callable[[], None]]] = []
+        self._order = self._calls = 0
+        self._numbers: dict[str, int] = {}
+        self._running: Life | None = None
+
+    # ---- processes ------------------------------------------------------------------------------------------------
+
+    @property
+    def wall_ms(self) -> int:
+        """What a wall clock shows, Unix ms."""
+        return WALL_MS + self.books.ended_ms + self.now_ms + self.jumped_ms
+
+    def start(self, role: str) -> None:
+        """A new life plays a role; a predecessor that still lives goes on as a zombie."""
+        number = self._numbers[role] = self._numbers.get(role, 0) + 1
+        life = self._make(role, number)
+        previous = self.roles.get(role)
+        if previous is not None and previous.alive:
+            self.zombies[role] = previous
+        self.roles[role] = self.lives[life.name] = life
+        self.note("start", life.name)
+        self.run_as(life, life.boot)
+
+    def start_all(self) -> None:
+        """Whatever is not running starts."""
+        for role in ("log", *(s.name for s in self.app.services), *(f"shard-{i}" for i in range(self.shards)), "client"):
+            if role not in self.roles:
+                self.start(role)
+
+    def crash(self, life: Life, why: str = "killed") -> None:
+        """A process ends here and now; its successor starts after a while."""
+        if not life.alive:
+            return
+        self.note(why, life.name)
+        life.alive = False
+        self.lives.pop(life.name, None)
+        if self.zombies.get(life.role) is life:
+            del self.zombies[life.role]
+        if self.faulty and life.role in self.journals and self.chance.hits("power", self.options.power):
+            journal = self.journals[life.role]
+            unsynced = len(journal.entries) - journal.synced
+            journal.lose_unsynced(self.chance.between("kept", 0, unsynced))
+        if self.roles.get(life.role) is life:
+            del self.roles[life.role]
+            delay_ms = self.chance.between("restart", *RESTART_MS) if self.faulty else RESTART_MS[0]
+            self.after(delay_ms, None, lambda: self.start_missing(life.role))
+
+    def end(self, life: Life, why: str) -> None:
+        """A process ends itself."""
+        self.crash(life, why)
+        raise Crashed
+
+    def run_as(self, life: Life | None, action: Callable[[], None]) -> None:
+        """Let one process do something, and die of it if it must."""
+        before, self._running = self._running, life
+        try:
+            action()
+        except Crashed:
+            if life is not None:
+                self.crash(life, "crashed")
+        except OSError as error:
+            if life is None:
+                raise
+            self.crash(life, f"died of {error.strerror}")
+        finally:
+            self._running = before
+
+    def freeze(self, life: Life) -> None:
+        """Stop a process; what would have happened to it waits."""
+        if life.alive:
+            self.note("stopped", life.name)
+            life.frozen = True
+
+    def thaw(self, life: Life) -> None:
+        """Let it go on; what waited happens in an order of its own."""
+        if not life.frozen:
+            return
+        self.note("continued", life.name)
+        life.frozen = False
+        held, life.held = life.held, []
+        if self.faulty:
+            self.chance.stream("thaw").shuffle(held)
+        for action in held:
+            self.after(0, life, action)
+
+    def _make(self, role: str, number: int) -> Life:
+        if role == "log":
+            return LogLife(self, role, number, self.journals[role])
+        if role == "client":
+            return ClientLife(self, role, number)
+        if role.startswith("shard-"):
+            return ShardLife(self, role, number, int(role[6:]))
+        return ServiceLife(self, role, number, self.app.by_service[role], self.journals[role])
+
+    def start_missing(self, role: str) -> None:
+        """Start a role that nobody plays, unless it is not wanted any more."""
+        wanted = not role.startswith("shard-") or int(role[6:]) < self.shards
+        if role not in self.roles and wanted:
+            self.start(role)
+
+    # ---- time -----------------------------------------------------------------------------------------------------
+
+    def after(self, delay_ms: int, life: Life | None, action: Callable[[], None]) -> None:
+        """Have something happen later, to a process if it still lives then."""
+        self._order += 1
+        heapq.heappush(self._events, (self.now_ms + delay_ms, self._order, life, action))
+
+    def run_until(self, end_ms: int) -> None:
+        """Let everything happen that is due by then."""
+        events = self._events
+        while events and events[0][0] <= end_ms:
+            at_ms, _, life, action = heapq.heappop(events)
+            self.now_ms = at_ms
+            if life is None:
+                action()
+            elif life.frozen:
+                life.held.append(action)
+            elif life.alive:
+                self.run_as(life, action)
+        self.now_ms = end_ms
+
+    # ---- network --------------------------------------------------------------------------------------------------
+
+    def next_call(self) -> int:
+        """A number no other call has."""
+        self._calls += 1
+        return self._calls
+
+    def send(self, message: Message) -> None:
+        """Put a message on its way."""
+        self.point("before sending", message.method)
+        self.messages += 1
+        options, chance = self.options, self.chance
+        planned = self.message_faults.get(self.messages)
+        if planned is not None:
+            self._send_faulty(message, planned)
+            return
+        if not self.faulty:
+            self._deliver_after(1, message)
+            return
+        target = message.target if isinstance(message.target, str) else message.target.role
+        if self.cuts and (message.source.role, target) in self.cuts:
+            self.note("cut", f"{message.method} to {target}")
+            return
+        if chance.hits("lose", options.lose):
+            self.note("lost", f"{message.method} to {target}")
+            return
+        self._deliver_after(self._delay_ms(), message)
+        if chance.hits("double", options.double):
+            self.note("doubled", f"{message.method} to {target}")
+            self._deliver_after(self._delay_ms(), message)
+
+    def _delay_ms(self) -> int:
+        options, chance = self.options, self.chance
+        if chance.hits("late", options.late):
+            return options.late_ms
+        return 1 if options.delay_ms <= 1 else chance.between("delay", 1, options.delay_ms)
+
+    def _send_faulty(self, message: Message, fault: str) -> None:
+        self.note(fault, f"{message.method} from {message.source.name}")
+        if fault == "double":
+            self._deliver_after(1, message)
+            self._deliver_after(3, message)
+        elif fault == "late":
+            self._deliver_after(60_000, message)
+        elif fault == "swap":
+            self._deliver_after(25, message)
+
+    def _deliver_after(self, delay_ms: int, message: Message) -> None:
+        self.after(delay_ms, None, lambda: self._arrive(message))
+
+    def _arrive(self, message: Message) -> None:
+        target = message.target
+        life = self._player(target) if isinstance(target, str) else target
+        if life is None or not life.alive:
+            return
+        if life.frozen:
+            life.held.append(lambda: self._receive(life, message))
+        else:
+            self.run_as(life, lambda: self._receive(life, message))
+
+    def _receive(self, life: Life, message: Message) -> None:
+        self.note(message.method, life.name)
+        self.point("on receiving", message.method)
+        life.handle(message)
+        self.point("after handling", message.method)
+
+    def _player(self, role: str) -> Life | None:
+        zombie = self.zombies.get(role)
+        if zombie is not None and self.chance.hits("to zombie", 0.4):
+            return zombie
+        return self.roles.get(role)
+
+    # ---- disks ----------------------------------------------------------------------------------------------------
+
+    def commit_ms(self, role: str) -> int:
+        """How long the next commit takes."""
+        slow_ms = self.options.slow_disk_ms
+        return self.chance.between("slow", 1, slow_ms) if self.faulty and slow_ms and role in self.journals else 1
+
+    def disk_is_full(self, role: str) -> bool:
+        """Whether a role cannot write for now."""
+        return role in self.full
+
+    def _disk(self, journal: Journal, point: Point) -> None:
+        self.point(point.value, journal.name)
+        if point is Point.SYNC and self.faulty and self.chance.hits("disk_error", self.options.disk_error):
+            if self.chance.between("applied", 0, 1):
+                journal.synced = len(journal.entries)
+            else:
+                del journal.entries[-1]
+            raise OSError(5, "input/output error")
+
+    def point(self, when: str, what: str) -> None:
+        """A place where whoever runs may die."""
+        life = self._running
+        if life is None or life.role == "client":
+            return
+        self.points += 1
+        if self.point_names is not None:
+            self.point_names.append(f"{life.role} {when} ({what})")
+        if self.points in self.crash_points or (self.faulty and self.chance.hits("crash", self.options.crash)):
+            self.note("dies", f"{life.name} {when} ({what})")
+            raise Crashed
+
+    # ---- what is known --------------------------------------------------------------------------------------------
+
+    def decided(self, transaction: str, decided: Decided) -> None:
+        """A decision is durable: there is never another one."""
+        known = self.decisions.setdefault(transaction, decided)
+        if known.decision is not decided.decision:
+            self.violation("D", f"{transaction} was decided {known.decision.name}, then {decided.decision.name}")
+
+    def told(self, told: Told) -> None:
+        """A caller has been told something."""
+        self.note("told", f"{told.key} {told.outcome.status.name} {told.outcome.code}")
+        self.answers.append(told)
+
+    def violation(self, guarantee: str, text: str) -> None:
+        """A guarantee is broken: the run ends here.
+
+        Raises:
+            ViolationError: always.
+        """
+        self.note("VIOLATION", f"{guarantee}: {text}")
+        raise ViolationError(guarantee, text)
+
+    def note(self, what: str, who: str) -> None:
+        """One line of the trace."""
+        self.trace.append((self.now_ms, what, who))
+
+    @property
+    def client(self) -> Any:
+        """Who submits now."""
+        return self.roles.get("client")
