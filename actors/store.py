@@ -13,13 +13,17 @@ import msgspec
 
 from actors.cache import NewIds, RecentMap
 from actors.ledger import Key, Row, RowState
+from orchestrator.ballast import BALLAST_BYTES
 from orchestrator.database import OwnedDatabase, create_database, refused
 from orchestrator.errors import DefiniteError
+from orchestrator.files import REAL_FILES
 from orchestrator.protocol.identifiers import oldest_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from pathlib import Path
+
+    from orchestrator.files import Files
 
 SCHEMA_SQL: Final = """
 CREATE TABLE ledger (
@@ -84,7 +88,7 @@ def store_kind(service: str) -> str:
     return f"service/{service}"
 
 
-def create_store(path: Path, service: str) -> str:
+def create_store(path: Path, service: str, files: Files = REAL_FILES) -> str:
     """Create a service's database durably, resumably and never over existing data.
 
     Returns:
@@ -93,7 +97,7 @@ def create_store(path: Path, service: str) -> str:
     Raises:
         DefiniteError: E_STORE_REFUSED or E_DATA_DIR.
     """
-    return create_database(path, SCHEMA_SQL, store_kind(service))
+    return create_database(path, SCHEMA_SQL, store_kind(service), files)
 
 
 def row_crc(row: Row) -> int:
@@ -124,14 +128,21 @@ class Store:
         service: whose it is.
         run: the deployment's run.
         expected_uuid: refuse another database than this; "" = any.
+        files: the disk.
+        ballast_bytes: see `OwnedDatabase`.
 
     Raises:
         DefiniteError: E_STORE_REFUSED.
+        sqlite3.Error, OSError: the disk is full or fails; open it again.
     """
 
-    def __init__(self, path: Path, service: str, run: str, *, expected_uuid: str = "") -> None:
+    def __init__(
+        self, path: Path, service: str, run: str, *, expected_uuid: str = "", files: Files = REAL_FILES,
+        ballast_bytes: int = BALLAST_BYTES,
+    ) -> None:
         self.path = path
-        self.database = OwnedDatabase(path, store_kind(service), run, expected_uuid=expected_uuid)
+        self.database = OwnedDatabase(
+            path, store_kind(service), run, expected_uuid=expected_uuid, files=files, ballast_bytes=ballast_bytes)
         self.retention = _retention(self.database)
         self._connection = self.database.connection
         self._values: RecentMap[str, bytes] = RecentMap(STATE_ENTRIES_MAX)

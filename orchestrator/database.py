@@ -9,40 +9,53 @@ itself a sign that files were moved, and is refused too.
 from __future__ import annotations
 
 import contextlib
-import os
+import errno
 import sqlite3
-import uuid as uuids
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, Literal
 
+from orchestrator.ballast import BALLAST_BYTES, Ballast, is_full
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.files import REAL_FILES
 from orchestrator.mark import Mark, create_mark, mark_path, read_mark
-from orchestrator.ownership import HeldError, OwnerLock
+from orchestrator.ownership import HeldError
+from orchestrator.rescue import UnrescuedError, has_failed, is_io_error, note_failure, rescue, rescued_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.files import Files, Lock
+
 DATABASE_SCHEMA = 1
 QUICK_CHECK_BYTES_MAX = 64 << 20
-_BUSY_TIMEOUT_S = 5.0
+WAL_PAGES: Final = 4_000  # the write-ahead log is folded into the database when it has so many
+WAL_PAGES_FULL: Final = 200  # while the disk is full
 _META = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
 """
 _PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA cache_size = -24576",  # KiB: bounds the memory, whatever the length of the history
-    "PRAGMA wal_autocheckpoint = 4000",  # pages
+    f"PRAGMA wal_autocheckpoint = {WAL_PAGES}",
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA temp_store = MEMORY",
 )
+_REMEDIES = {
+    errno.EMFILE: "raise the process's limit of open files, then start again",
+    errno.ENFILE: "raise the system's limit of open files, then start again",
+    errno.EROFS: "make the file system writable, then start again",
+    errno.EACCES: "give its directory and files back to the user that raytx runs as, then start again",
+    errno.EPERM: "give its directory and files back to the user that raytx runs as, then start again",
+}
 
 
-def create_database(path: Path, schema_sql: str, kind: str) -> str:
+def create_database(path: Path, schema_sql: str, kind: str, files: Files = REAL_FILES) -> str:
     """Create a database durably, or find the one that was created before; a crash in between is resumed.
 
     Args:
         path: where it shall lie; missing directories are created with mode 0700.
         schema_sql: statements that create its tables, beside the table `meta` that every database has.
         kind: what it is for; opening it demands the same.
+        files: the disk.
 
     Returns:
         Its uuid, for ever the same.
@@ -51,40 +64,31 @@ def create_database(path: Path, schema_sql: str, kind: str) -> str:
         DefiniteError: E_STORE_REFUSED where something is there that is not this database whole; E_DATA_DIR where the
             directory cannot be written.
     """
-    if path.exists():
-        return _existing_uuid(path, kind)
-    _refuse_remnants(path)
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return _create(path, schema_sql, kind)
-    except OSError as error:
-        raise DefiniteError(ErrorCode.DATA_DIR, f"cannot create {path}: {error}") from error
-    except sqlite3.OperationalError as error:
+        if files.identity(path):
+            return _existing_uuid(path, kind, files)
+        _refuse_remnants(path, files)
+        files.make_directory(path.parent)
+        return _create(path, schema_sql, kind, files)
+    except (OSError, sqlite3.OperationalError) as error:
         raise DefiniteError(ErrorCode.DATA_DIR, f"cannot create {path}: {error}") from error
 
 
-def open_reader(path: Path) -> sqlite3.Connection:
+def open_reader(path: Path, files: Files = REAL_FILES) -> sqlite3.Connection:
     """Open a database to read one snapshot of it, beside its live owner or with everything down.
 
     Raises:
         DefiniteError: E_STORE_REFUSED where it is missing or cannot be read as a database of raytx.
     """
-    if not path.is_file():
-        raise refused(path, "it is missing")
-    failure: sqlite3.Error | None = None
-    for mode in ("ro", "rw"):  # rw is for a write-ahead log left by a crash that only a writer may recover
-        connection = sqlite3.connect(
-            f"{path.resolve().as_uri()}?mode={mode}", uri=True, isolation_level=None, check_same_thread=False,
-            timeout=_BUSY_TIMEOUT_S,
-        )
-        try:
-            _begin_snapshot(connection)
-        except sqlite3.Error as error:
-            connection.close()
-            failure = error
-        else:
+    try:
+        before = files.identity(path)
+        connection = _snapshot(path, files)
+        if not files.identity(rescued_path(path)) and files.identity(path) == before:
             return connection
-    raise refused(path, f"it cannot be read: {failure}")
+        connection.close()
+    except OSError as error:
+        raise unusable(path, error) from error
+    raise unusable(path, "a copy made after a disk error is taking its place: start the deployment, or ask again")
 
 
 def refused(path: Path, reason: str) -> DefiniteError:
@@ -95,6 +99,12 @@ def refused(path: Path, reason: str) -> DefiniteError:
     )
 
 
+def unusable(path: Path, reason: Exception | str) -> DefiniteError:
+    """E_STORE_REFUSED for one file that is whole, as far as anybody knows, but cannot be used as things are."""
+    remedy = _REMEDIES.get(getattr(reason, "errno", 0) or 0, "mend that, then start again")
+    return DefiniteError(ErrorCode.STORE_REFUSED, f"{path}: it cannot be opened: {reason}; nothing is lost: {remedy}")
+
+
 class OwnedDatabase:
     """A database open for its one writer; use it from one thread at a time.
 
@@ -103,6 +113,8 @@ class OwnedDatabase:
         kind: what it must be for.
         run: the deployment's run; openings are counted within one.
         expected_uuid: refuse another database than this; "" = any.
+        files: the disk.
+        ballast_bytes: how much room is kept for finishing what has begun when the disk is full.
 
     Attributes:
         connection: in autocommit mode; write between `begin` and `commit` only.
@@ -113,22 +125,27 @@ class OwnedDatabase:
 
     Raises:
         DefiniteError: E_STORE_REFUSED, saying which file and why.
+        sqlite3.Error, OSError: the disk is full or fails; open it again.
     """
 
-    def __init__(self, path: Path, kind: str, run: str, *, expected_uuid: str = "") -> None:
-        if not path.is_file():
-            raise refused(path, "it is missing")
-        self.path = path
+    def __init__(
+        self, path: Path, kind: str, run: str, *, expected_uuid: str = "", files: Files = REAL_FILES,
+        ballast_bytes: int = BALLAST_BYTES,
+    ) -> None:
+        self.path, self._files = path, files
         with contextlib.ExitStack() as undo:
-            self._lock = _own(path)
+            self._lock = _own(path, files)
             undo.callback(self._lock.release)
-            self._mark = _open_mark(path)
+            _rescue(path, files)
+            self._mark = _open_mark(path, files)
             undo.callback(self._mark.close)
-            self.connection = _connect(path)
+            self.connection = _connect(path, files)
             undo.callback(self.connection.close)
+            _check_pages(self.connection, path, files)
             self.uuid = _check(self.connection, path, kind, self._mark, expected_uuid)
             self.sequence: int = self.meta("sequence")
-            self.epoch, self.restarts = self._take_over(run)
+            self._ballast = Ballast(files, path, ballast_bytes)
+            self.epoch, self.restarts = self._owned(run)
             undo.pop_all()
 
     def begin(self) -> None:
@@ -149,10 +166,35 @@ class OwnedDatabase:
             sqlite3.Error, OSError: the outcome is unknown; this process must end without answering anybody.
         """
         sequence = self.sequence + 1
-        self.set_meta("sequence", sequence)
-        self.connection.execute("COMMIT")
-        self.sequence = sequence
-        self._mark.write(sequence)
+        try:
+            self.set_meta("sequence", sequence)
+            self.connection.execute("COMMIT")
+            self.sequence = sequence
+            self._mark.write(sequence)
+        except (sqlite3.Error, OSError) as error:
+            self._note(error)
+            raise
+
+    def has_room(self, now_ms: int) -> bool:
+        """Whether new work may begin: the ballast is held, or could be made anew just now.
+
+        Args:
+            now_ms: any clock, ms; it is tried once a second.
+        """
+        if not self._ballast.held and self._ballast.refill(now_ms):
+            self.connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES}")
+        return self._ballast.held
+
+    def make_room(self, error: BaseException) -> bool:
+        """Give the ballast up where this error says that the disk is full; roll back before.
+
+        Returns:
+            Whether what failed can be tried again; what begins anything must be left out.
+        """
+        if not is_full(error) or not self._ballast.release(error):
+            return False
+        self.connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_FULL}")
+        return True
 
     def rollback(self) -> None:
         """Undo the transaction, if one is open."""
@@ -175,6 +217,15 @@ class OwnedDatabase:
         self._mark.close()
         self._lock.release()
 
+    def _owned(self, run: str) -> tuple[int, int]:
+        try:
+            return self._take_over(run)
+        except (sqlite3.Error, OSError) as error:
+            self.rollback()
+            if not self.make_room(error):
+                raise
+            return self._take_over(run)
+
     def _take_over(self, run: str) -> tuple[int, int]:
         """Raise the owner epoch: a real fsync, so that nothing is answered from a page that was never synced."""
         self.connection.execute("BEGIN IMMEDIATE")
@@ -183,33 +234,52 @@ class OwnedDatabase:
         for name, value in (("epoch", epoch), ("run", run), ("opens", opens)):
             self.set_meta(name, value)
         self.commit()
-        self._mark.sync()
+        try:
+            self._mark.sync()
+        except OSError as error:
+            self._note(error)
+            raise
         return epoch, opens - 1
 
+    def _note(self, error: Exception) -> None:
+        if is_io_error(error):
+            note_failure(self._files, self.path, error)
 
-def _own(path: Path) -> OwnerLock:
+
+def _own(path: Path, files: Files) -> Lock:
     try:
-        return OwnerLock(path.with_name(path.name + ".lock"))
+        if not files.identity(path):
+            raise refused(path, "it is missing")
+        return files.lock(path.with_name(path.name + ".lock"))
     except HeldError as error:
         raise refused(path, f"another process owns it: {error}") from error
     except OSError as error:
-        raise refused(path, f"its lock cannot be taken: {error}") from error
+        raise unusable(path, error) from error
 
 
-def _open_mark(path: Path) -> Mark:
+def _rescue(path: Path, files: Files) -> None:
     try:
-        return Mark(mark_path(path))
+        rescue(files, path)
+    except (UnrescuedError, FileNotFoundError, ValueError) as error:
+        raise refused(path, f"its disk has failed, and it cannot be copied: {error}") from error
+
+
+def _open_mark(path: Path, files: Files) -> Mark:
+    try:
+        return Mark(mark_path(path), files)
     except FileNotFoundError:
         raise refused(path, f"its mark {mark_path(path).name} is missing") from None
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise refused(path, f"its mark {mark_path(path).name} is unreadable: {error}") from error
+    except OSError as error:
+        raise unusable(mark_path(path), error) from error
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(
-        f"{path.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False,
-        cached_statements=256, timeout=_BUSY_TIMEOUT_S,
-    )
+def _connect(path: Path, files: Files) -> sqlite3.Connection:
+    try:
+        connection = files.connect(path, "rw")
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
     try:
         for pragma in _PRAGMAS:
             connection.execute(pragma)
@@ -220,13 +290,7 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _check(connection: sqlite3.Connection, path: Path, kind: str, mark: Mark, expected_uuid: str) -> str:
-    try:
-        found = dict(connection.execute("SELECT name, value FROM meta").fetchall())
-        damage = _damage(connection, path)
-    except sqlite3.Error as error:
-        raise refused(path, f"it cannot be read: {error}") from error
-    if damage:
-        raise refused(path, f"it is damaged: {damage}")
+    found = dict(connection.execute("SELECT name, value FROM meta").fetchall())
     _check_meta(found, path, kind)
     if expected_uuid and found["uuid"] != expected_uuid:
         raise refused(path, f"it is another database ({found['uuid']}) than the deployment's ({expected_uuid})")
@@ -244,12 +308,39 @@ def _check_meta(found: dict[str, Any], path: Path, kind: str) -> None:
         raise refused(path, f"its schema {found['schema']} is newer than this program's {DATABASE_SCHEMA}: upgrade")
 
 
-def _damage(connection: sqlite3.Connection, path: Path) -> str:
-    """What SQLite's own check finds; left out for a big file, where it would keep everybody waiting."""
-    if path.stat().st_size > QUICK_CHECK_BYTES_MAX:
-        return ""
-    (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
-    return "" if answer == "ok" else str(answer)
+def _check_pages(connection: sqlite3.Connection, path: Path, files: Files) -> None:
+    """SQLite's own check; left out for a big file, where it would keep everybody waiting."""
+    try:
+        connection.execute("SELECT name, value FROM meta").fetchall()
+        if files.size(path) > QUICK_CHECK_BYTES_MAX:
+            return
+        (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.Error as error:
+        raise refused(path, f"it cannot be read: {error}") from error
+    if answer != "ok":
+        raise refused(path, f"it is damaged: {answer}")
+
+
+def _snapshot(path: Path, files: Files) -> sqlite3.Connection:
+    if not files.identity(path):
+        raise refused(path, "it is missing")
+    failure: sqlite3.Error | None = None
+    # rw is for a write-ahead log left by a crash that only a writer may recover; but see `orchestrator.rescue`
+    modes: tuple[Literal["ro", "rw"], ...] = ("ro",) if has_failed(files, path) else ("ro", "rw")
+    for mode in modes:
+        try:
+            connection = files.connect(path, mode)
+        except sqlite3.Error as error:
+            failure = error
+            continue
+        try:
+            _begin_snapshot(connection)
+        except sqlite3.Error as error:
+            connection.close()
+            failure = error
+        else:
+            return connection
+    raise refused(path, f"it cannot be read: {failure}")
 
 
 def _begin_snapshot(connection: sqlite3.Connection) -> None:
@@ -259,8 +350,8 @@ def _begin_snapshot(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT value FROM meta WHERE name = 'uuid'").fetchone()  # the first read fixes the snapshot
 
 
-def _existing_uuid(path: Path, kind: str) -> str:
-    connection = open_reader(path)
+def _existing_uuid(path: Path, kind: str, files: Files) -> str:
+    connection = open_reader(path, files)
     try:
         found = dict(connection.execute("SELECT name, value FROM meta").fetchall())
     finally:
@@ -269,24 +360,24 @@ def _existing_uuid(path: Path, kind: str) -> str:
     return str(found["uuid"])
 
 
-def _refuse_remnants(path: Path) -> None:
+def _refuse_remnants(path: Path, files: Files) -> None:
     """A write-ahead log or a raised mark without its database: the database was lost, a new one would hide that."""
     for suffix in ("-wal", "-shm"):
-        if path.with_name(path.name + suffix).exists():
+        if files.identity(path.with_name(path.name + suffix)):
             raise refused(path, f"it is missing, but {path.name + suffix} is still there")
     with contextlib.suppress(OSError, ValueError):
-        _, sequence = read_mark(mark_path(path))
+        _, sequence = read_mark(mark_path(path), files)
         if sequence > 0:
             raise refused(path, f"it is missing, but its mark says that it had {sequence} commits")
 
 
-def _create(path: Path, schema_sql: str, kind: str) -> str:
-    uuid = uuids.uuid4().hex
+def _create(path: Path, schema_sql: str, kind: str, files: Files) -> str:
+    uuid = files.new_uuid()
     draft = path.with_name(path.name + ".new")
     for suffix in ("", "-wal", "-shm"):
-        draft.with_name(draft.name + suffix).unlink(missing_ok=True)
-    os.close(os.open(draft, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(draft, isolation_level=None)
+        files.remove(draft.with_name(draft.name + suffix))
+    files.open(draft, create=True).close()
+    connection = files.connect(draft, "rw")
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript("BEGIN IMMEDIATE;" + _META + schema_sql)
@@ -295,17 +386,13 @@ def _create(path: Path, schema_sql: str, kind: str) -> str:
         connection.execute("COMMIT")
     finally:
         connection.close()  # folds the write-ahead log into the file
-    _sync(draft)
-    create_mark(mark_path(path), uuid)  # before the rename: a database is never without its mark
-    _sync(path.parent)
-    draft.rename(path)
-    _sync(path.parent)
-    return uuid
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    file = files.open(draft)
     try:
-        os.fsync(fd)
+        file.sync()
     finally:
-        os.close(fd)
+        file.close()
+    create_mark(mark_path(path), uuid, files)  # before the rename: a database is never without its mark
+    files.sync_directory(path.parent)
+    files.rename(draft, path)
+    files.sync_directory(path.parent)
+    return uuid

@@ -38,6 +38,7 @@ class ErrorCode(StrEnum):
     DATA_DIR = "E_DATA_DIR"
     DATA_DIR_IN_USE = "E_DATA_DIR_IN_USE"
     STORE_REFUSED = "E_STORE_REFUSED"
+    DISK_FULL = "E_DISK_FULL"
     TRACE_ROW = "E_TRACE_ROW"
 
 
@@ -164,6 +165,9 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
     ErrorCode.STORE_REFUSED: CatalogueEntry(
         "a database is missing, damaged, an older copy, or has a hole; the message says which and where", True,
         "transaction log, service", "restore the newest copy of the whole data directory; never start on a part of it"),
+    ErrorCode.DISK_FULL: CatalogueEntry(
+        "the disk of the transaction log or of a service is full: nothing new is begun, what has begun is finished", True,
+        "transaction log, service", "make room, then submit again with the same key (after an abort: with a new one)"),
     ErrorCode.TRACE_ROW: CatalogueEntry(
         "a row of the trace cannot be parsed; the message names row and column", True, "load generator",
         "mend the row, or pass --skip-bad"),

@@ -7,7 +7,9 @@ import time
 from itertools import takewhile
 from typing import TYPE_CHECKING
 
+from orchestrator.ballast import BALLAST_BYTES
 from orchestrator.database import OwnedDatabase, create_database, refused
+from orchestrator.files import REAL_FILES
 from orchestrator.log.batch import Batch, OpenTransaction, Owner
 from orchestrator.log.rows import as_decided, bound_to, load_parked, load_stored, select_in
 from orchestrator.log.schema import LOG_KIND, LOG_SCHEMA, crc_of, decode_record, digest_of_key
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from orchestrator.files import Files
+
 WATERMARK_EVERY_MS = 1_000
 CATCH_UP = 8  # the watermark may rise faster than real time by one part in so many: it makes up for time spent down
 TAIL_RECORDS = 10_000
@@ -37,9 +41,9 @@ def boot_ms() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
-def create_log(path: Path) -> str:
+def create_log(path: Path, files: Files = REAL_FILES) -> str:
     """Create the transaction log's database durably and resumably; returns its uuid. See `create_database`."""
-    return create_database(path, LOG_SCHEMA, LOG_KIND)
+    return create_database(path, LOG_SCHEMA, LOG_KIND, files)
 
 
 class UnreadableError(Exception):
@@ -55,18 +59,23 @@ class LogStore:
         retention_ms: how long an ended transaction and its key are remembered.
         expected_uuid: refuse another database than this; "" = any.
         clock: elapsed real time in ms, from any beginning.
+        files: the disk.
+        ballast_bytes: see `OwnedDatabase`.
 
     Raises:
         DefiniteError: E_STORE_REFUSED, saying which file and why; also where a record of the tail is damaged or missing.
+        sqlite3.Error, OSError: the disk is full or fails; open it again.
     """
 
     def __init__(
         self, path: Path, run: str, retention_ms: int, *, expected_uuid: str = "", clock: Callable[[], int] = boot_ms,
+        files: Files = REAL_FILES, ballast_bytes: int = BALLAST_BYTES,
     ) -> None:
         self._path = path
         self._retention_ms = retention_ms
         self._clock, self._risen_ms = clock, clock()  # the latter: when the watermark rose last, or the log was opened
-        self._database = OwnedDatabase(path, LOG_KIND, run, expected_uuid=expected_uuid)
+        self._database = OwnedDatabase(
+            path, LOG_KIND, run, expected_uuid=expected_uuid, files=files, ballast_bytes=ballast_bytes)
         self._last_record = self._watermark_ms = self._watermark_due_ms = 0
         self._owners: dict[int, Owner] = {}
         self._sequences: dict[int, tuple[str, int]] = {}  # by shard: incarnation, newest append processed

@@ -26,7 +26,8 @@ PURE_LIBRARIES = frozenset({
     "msgspec", "operator", "pydantic", "re", "struct", "typing", "zlib"})
 PURE_OWN = frozenset({"orchestrator.errors", "orchestrator.saga", "orchestrator.protocol", "actors.ledger"})
 ACTORS_MAY_IMPORT = frozenset(f"orchestrator.{name}" for name in (
-    "app", "config", "conversation", "database", "errors", "exchange", "local", "logs", "protocol", "saga", "transport"))
+    "app", "ballast", "config", "conversation", "database", "errors", "exchange", "files", "local", "logs", "protocol", "saga",
+    "transport"))
 RAY_EDGE = PurePosixPath("orchestrator/cluster.py")
 
 Source = tuple[PurePosixPath, ast.Module, str]
