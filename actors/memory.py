@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from actors.ledger import RowState
-from actors.store import Retention, SupersededError
+from actors.store import Retention
+from orchestrator.local import SupersededError
 from orchestrator.protocol.identifiers import oldest_id
 
 if TYPE_CHECKING:

@@ -22,6 +22,10 @@ class Journal(Protocol):
         """
 
 
+class SupersededError(Exception):
+    """A successor owns the journal: this life must end without answering."""
+
+
 class Mail(NamedTuple):
     """What one turn sends: an encoded `ReplyBatch` for one peer."""
 
@@ -52,6 +56,7 @@ class LocalParticipant(Protocol):
 
         Raises:
             OSError: of unknown outcome; this life must end.
+            SupersededError: nothing was done.
         """
 
     def answer(self, key: tuple[str, str]) -> None:

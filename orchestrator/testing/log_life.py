@@ -8,7 +8,7 @@ import msgspec
 
 from orchestrator.protocol.records import AppendRequest, TakeRequest, encode
 from orchestrator.testing.life import Life, Message
-from orchestrator.testing.log_model import LogModel, MemoryLog, SupersededLogError
+from orchestrator.testing.log_model import LogModel, MemoryLog
 
 if TYPE_CHECKING:
     from orchestrator.testing.journal import Journal
@@ -76,13 +76,9 @@ class LogLife(Life):
             self.after(100, self._turn)
             return
         waiting, self._waiting = self._waiting, []
-        try:
-            for message in [m for m in waiting if m.method == "take"]:
-                self.answer(message, encode(self._log.take(_TAKE.decode(message.body), self.world.wall_ms)))
-            self._append([m for m in waiting if m.method == "append"])
-        except SupersededLogError:
-            self.world.end(self, "superseded")
-            return
+        for message in [m for m in waiting if m.method == "take"]:
+            self.answer(message, encode(self._log.take(_TAKE.decode(message.body), self.world.wall_ms)))
+        self._append([m for m in waiting if m.method == "append"])
         self._busy = False
         self._go()
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from orchestrator.local import SupersededError
 from orchestrator.protocol.identifiers import began_ms_of, epoch_of, oldest_id, partition_of
 from orchestrator.protocol.records import (
     RECORD_SCHEMA,
@@ -163,10 +164,6 @@ class LogModel:
         return State.ABORTED if entry.ended else State.ABORTING
 
 
-class SupersededLogError(Exception):
-    """A successor owns the log: this life must end without answering."""
-
-
 class MemoryLog:
     """The model over a journal: what the simulator's log is where the disk is not what is being tried.
 
@@ -191,7 +188,7 @@ class MemoryLog:
 
         Raises:
             OSError: of unknown outcome; this life must end.
-            SupersededLogError: nothing was stored.
+            SupersededError: nothing was stored.
         """
         answers = self._commit("_append", requests, now_ms)
         exempt = self.model.exempt()
@@ -216,7 +213,7 @@ class MemoryLog:
 
     def _commit(self, operation: str, argument: Any, now_ms: int) -> Any:
         if self._journal.owner != self._owner:
-            raise SupersededLogError
+            raise SupersededError("a successor owns the journal")
         answer = getattr(self, operation)(argument, now_ms)
         self._journal.commit((operation, argument, now_ms))
         return answer

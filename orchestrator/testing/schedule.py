@@ -221,7 +221,7 @@ def _zombie(world: World) -> None:
 
 def _cut(world: World) -> None:
     """One direction between two roles, or both."""
-    roles = sorted(world.roles)
+    roles = ["client", *world.journals, *(f"shard-{index}" for index in range(world.shards))]
     one, other = world.chance.pick("cut from", roles), world.chance.pick("cut to", roles)
     cut = {(one, other)} | ({(other, one)} if world.chance.between("both ways", 0, 1) else set())
     world.note("cut", f"{one} to {other}, {len(cut)} ways")

@@ -7,10 +7,12 @@ that the same seed and options always give the same run.
 from __future__ import annotations
 
 import heapq
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestrator.config import FaultSettings
+from orchestrator.local import SupersededError
 from orchestrator.protocol.records import Decided
 from orchestrator.saga import Saga
 from orchestrator.testing.chance import Chance
@@ -137,10 +139,17 @@ class World:
         except Crashed:
             if life is not None:
                 self.crash(life, "crashed")
+        except SupersededError:
+            assert life is not None
+            self.crash(life, "superseded")
         except OSError as error:
-            if life is None:
-                raise
+            assert life is not None
             self.crash(life, f"died of {error.strerror}")
+        except ViolationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the product raises where nothing may be raised
+            where = "".join(traceback.format_exception(error)[-3:])
+            self.violation("bug", f"{life} raised {type(error).__name__}: {error}\n{where}")
         finally:
             self._running = before
 
