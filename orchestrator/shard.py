@@ -19,6 +19,7 @@ from orchestrator.appender import Appender
 from orchestrator.config import unpack_settings
 from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.exchange import HOLD_S_MAX, Caller, Responder
+from orchestrator.loader import Found, Loader
 from orchestrator.logs import configure_logging, debug_enabled, log_event
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Lookup, Waiter
@@ -37,11 +38,10 @@ from orchestrator.protocol.messages import (
     ReplyBatch,
     Status,
 )
-from orchestrator.protocol.records import AppendReply, AppendResult, Record, TakeRequest, encode
+from orchestrator.protocol.records import AppendReply, AppendResult, Record, StoredTransaction, TakeRequest, encode
 from orchestrator.transport import RayLogPort, RayPort, service_actor
 
 AGAIN_S = 0.05
-LOADS_MAX = 32  # questions to the log under way
 GC_THRESHOLDS = (100_000, 50, 100)
 
 _CLIENT_BATCH = msgspec.msgpack.Decoder(ClientBatch)
@@ -80,7 +80,7 @@ class Shard:
         self._timer_due_ms = 0
         self._checking: set[int] = set()
         self._serving = asyncio.Event()
-        self._loading = asyncio.Semaphore(LOADS_MAX)
+        self._loader = Loader(self._log, self._loaded)
         self._tasks: set[asyncio.Task[None]] = set()
         asyncio.get_running_loop().set_exception_handler(self._bug)
         self._spawn(self._recover())
@@ -131,8 +131,8 @@ class Shard:
                 self._check_owner(partition_of(inquiry.transaction))
         mine = [i for i in inquiries if i.epoch <= self._core.epochs.get(partition_of(i.transaction), 0)]
         commands, absent = self._core.inquire(mine)
-        for inquiry in absent:
-            commands.extend(await self._settle_absent(inquiry))
+        if absent:
+            commands.extend(await self._settle_absent(absent))
         return msgspec.msgpack.encode(commands)
 
     async def status(self) -> bytes:
@@ -201,8 +201,8 @@ class Shard:
             self._services[service].send(commands)
         if effects.outcomes:
             self._tell(effects.outcomes)
-        for lookup in effects.lookups:
-            self._spawn(self._load(lookup))
+        if effects.lookups:
+            self._look_up(effects.lookups)
         for notice in effects.notices:
             log_event(notice.event, level=notice.level, transaction=notice.transaction, service=notice.service,
                       step=notice.step, attempt=notice.attempt, code=notice.code, message=notice.message)
@@ -225,21 +225,25 @@ class Shard:
         self._core.watermark_ms, self._exempt = max(self._core.watermark_ms, reply.watermark_ms), reply.exempt
         self._apply(self._core.appended(results, self._now_ms()))
 
-    async def _load(self, lookup: Lookup) -> None:
-        async with self._loading:
-            while True:
-                try:
-                    stored = await self._log.load(lookup.key, lookup.transaction)
-                    break
-                except IndefiniteError:
-                    await asyncio.sleep(AGAIN_S)
-        self._apply(self._core.loaded(lookup, stored, self._now_ms()))
+    def _look_up(self, lookups: Sequence[Lookup]) -> None:
+        waiters = [lookup.joiner.waiter for lookup in self._loader.add(lookups)]
+        self._tell([(waiter, _not_now(waiter.number, "too many are waiting for the log")) for waiter in waiters])
 
-    async def _settle_absent(self, inquiry: Inquiry) -> list[Command]:
+    def _loaded(self, found: Sequence[Found]) -> None:
+        effects, now_ms = Effects(), self._now_ms()
+        for lookup, stored in found:
+            effects.include(self._core.loaded(lookup, stored, now_ms))
+        self._apply(effects)
+
+    async def _settle_absent(self, inquiries: Sequence[Inquiry]) -> list[Command]:
         try:
-            stored = await self._log.load("", inquiry.transaction)
+            found = await self._log.load([], [inquiry.transaction for inquiry in inquiries])
         except IndefiniteError:
             return []
+        by_id = {stored.begun.transaction: stored for stored in found}
+        return [command for inquiry in inquiries for command in self._settle(inquiry, by_id.get(inquiry.transaction))]
+
+    def _settle(self, inquiry: Inquiry, stored: StoredTransaction | None) -> list[Command]:
         if stored is None:  # Begun is durable before any prepare: a lost or foreign log; never "so rolled back"
             log_event("unknown_to_log", level="CRITICAL", transaction=inquiry.transaction, step=inquiry.step,
                       code=ErrorCode.UNKNOWN, message="a service holds a prepared row of a transaction the log never saw")
@@ -324,4 +328,8 @@ def _settles(reply: Reply, command: Command) -> bool:
 
 def _retry_all(batch: ClientBatch) -> list[OutcomeMessage]:
     numbers = [r.number for r in batch.submits] + [r.number for r in batch.cancels] + [r.number for r in batch.lookups]
-    return [OutcomeMessage(n, "", OutcomeStatus.RETRY, [], ErrorCode.NOT_READY, "the shard is recovering") for n in numbers]
+    return [_not_now(number, "the shard is recovering") for number in numbers]
+
+
+def _not_now(number: int, why: str) -> OutcomeMessage:
+    return OutcomeMessage(number, "", OutcomeStatus.RETRY, [], ErrorCode.NOT_READY, why)

@@ -22,6 +22,7 @@ from orchestrator.protocol.messages import Command, Inquiry
 from orchestrator.protocol.records import (
     AppendReply,
     AppendRequest,
+    LoadRequest,
     StoredTransaction,
     TakeReply,
     TakeRequest,
@@ -34,7 +35,7 @@ CALL_S_MAX = 30.0
 K = TypeVar("K")
 T = TypeVar("T")
 _COMMANDS = msgspec.msgpack.Decoder(list[Command])
-_STORED: msgspec.msgpack.Decoder[StoredTransaction | None] = msgspec.msgpack.Decoder(StoredTransaction | None)
+_STORED = msgspec.msgpack.Decoder(list[StoredTransaction])
 _TAKE = msgspec.msgpack.Decoder(TakeReply)
 _APPEND = msgspec.msgpack.Decoder(AppendReply)
 
@@ -111,8 +112,7 @@ class RayLogPort:
     def __init__(self, namespace: str) -> None:
         self._append = RayPort(namespace, LOG_ACTOR, "append")
         self._take = RayPort(namespace, LOG_ACTOR, "take")
-        self._stored = RayPort(namespace, LOG_ACTOR, "stored")
-        self._by_key = RayPort(namespace, LOG_ACTOR, "by_key")
+        self._load = RayPort(namespace, LOG_ACTOR, "load")
         self._owner = RayPort(namespace, LOG_ACTOR, "owner")
 
     async def append(self, request: AppendRequest) -> AppendReply:
@@ -131,14 +131,13 @@ class RayLogPort:
         """
         return _TAKE.decode(await self._take.call(encode(request)))
 
-    async def load(self, key: str, transaction: str) -> StoredTransaction | None:
-        """A transaction by id, or by key where that is empty.
+    async def load(self, keys: list[str], transactions: list[str]) -> list[StoredTransaction]:
+        """The transactions that these keys are bound to or that have these ids, as far as the log knows them.
 
         Raises:
             IndefiniteError: the log did not answer.
         """
-        answer = await (self._stored.call(transaction) if transaction else self._by_key.call(key))
-        return _STORED.decode(answer)
+        return _STORED.decode(await self._load.call(encode(LoadRequest(keys, transactions))))
 
     async def owner(self, partition: int) -> dict[str, Any]:
         """Who owns a partition: {shard, epoch, incarnation}.

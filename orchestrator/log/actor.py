@@ -20,7 +20,7 @@ from orchestrator.log.store import LogStore
 from orchestrator.log.writer import LogWriter
 from orchestrator.logs import configure_logging, log_event
 from orchestrator.protocol.identifiers import is_id
-from orchestrator.protocol.records import RECORD_SCHEMA, AppendRequest, TakeRequest
+from orchestrator.protocol.records import RECORD_SCHEMA, AppendRequest, LoadRequest, TakeRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -32,6 +32,7 @@ READERS = 2
 
 _APPEND = msgspec.msgpack.Decoder(AppendRequest)
 _TAKE = msgspec.msgpack.Decoder(TakeRequest)
+_LOAD = msgspec.msgpack.Decoder(LoadRequest)
 _QUERY = msgspec.msgpack.Decoder(TransactionQuery)
 
 
@@ -134,13 +135,10 @@ class TransactionLog:
         query = _QUERY.decode(payload)
         return await self._read(lambda reader: reader.find(query))
 
-    async def stored(self, transaction: str) -> bytes:
-        """A transaction by id: msgpack of StoredTransaction, or of nil."""
-        return await self._read(lambda reader: reader.stored(transaction))
-
-    async def by_key(self, key: str) -> bytes:
-        """The transaction that a key is bound to: msgpack of StoredTransaction, or of nil."""
-        return await self._read(lambda reader: reader.by_key(key))
+    async def load(self, payload: bytes) -> bytes:
+        """Transactions by key or id, many in one call: msgpack of LoadRequest to msgpack of a list of StoredTransaction."""
+        request = _LOAD.decode(payload)
+        return await self._read(lambda reader: reader.load(request.keys, request.transactions))
 
     async def history(self, transaction: str) -> bytes:
         """All records of a transaction: msgpack of a list of StoredRecord."""

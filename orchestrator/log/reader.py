@@ -15,7 +15,7 @@ from orchestrator.protocol.identifiers import oldest_id
 from orchestrator.protocol.records import Record, State, StoredTransaction
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 LIMIT_MAX = 10_000
@@ -136,6 +136,10 @@ class LogReader:
         """The transaction that a key is bound to."""
         transaction = bound_to(self._connection, [key]).get(key)
         return None if transaction is None else self.stored(transaction)
+
+    def load(self, keys: Sequence[str], transactions: Sequence[str]) -> list[StoredTransaction]:
+        """The transactions that these keys are bound to or that have these ids; in no particular order."""
+        return load_stored(self._connection, list({*transactions, *bound_to(self._connection, keys).values()}))
 
     def history(self, transaction: str) -> list[StoredRecord]:
         """All records of a transaction, in the order in which they became durable."""

@@ -27,11 +27,8 @@ def check(sagas: Mapping[str, Saga], request: SubmitRequest) -> tuple[Saga, Base
     """The saga, the decoded input and the business key of a submit.
 
     Raises:
-        DefiniteError: E_INVALID_KEY, E_UNKNOWN_SAGA, E_INVALID_INPUT, E_TOO_LARGE.
+        DefiniteError: E_UNKNOWN_SAGA, E_INVALID_INPUT, E_TOO_LARGE.
     """
-    problem = check_key(request.key)
-    if problem is not None:
-        raise DefiniteError(ErrorCode.INVALID_KEY, problem)
     saga = sagas.get(request.saga)
     if saga is None:
         raise DefiniteError(ErrorCode.UNKNOWN_SAGA, f"saga: no {request.saga!r} in the deployed app")

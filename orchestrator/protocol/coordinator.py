@@ -210,11 +210,9 @@ class Coordinator:
             self._drive.effects.lookups.append(Lookup(Joiner(waiter, fingerprint), request.key, "", admitted))
 
     def _admit(self, waiter: Waiter, request: SubmitRequest) -> Transaction | OutcomeMessage:
-        """A new transaction, or why there is none."""
-        try:
-            saga, data, business_key = admission.check(self._newest, request)
-        except DefiniteError as error:
-            return answers.rejection(waiter, error.code, error.message)
+        """A new transaction, or why there is none; the input is read only if there is room, so that refusing is cheap."""
+        if (problem := admission.check_key(request.key)) is not None:
+            return answers.rejection(waiter, ErrorCode.INVALID_KEY, problem)
         partition = partition_of_key(request.key)
         if partition not in self._table.epochs:
             return answers.retry(waiter)
@@ -222,6 +220,10 @@ class Coordinator:
             return answers.rejection(
                 waiter, ErrorCode.OVERLOADED, f"{len(self._table)} transactions are open, the limit of this shard",
                 admission.retry_after_ms(len(self._table)))
+        try:
+            saga, data, business_key = admission.check(self._newest, request)
+        except DefiniteError as error:
+            return answers.rejection(waiter, error.code, error.message)
         txn = self._new(request, saga, business_key, partition)
         txn.input = data
         return txn

@@ -81,3 +81,13 @@ class Effects:
             self.commands[service] = [command]
         else:
             queue.append(command)
+
+    def include(self, other: Effects) -> None:
+        """Add what another call asked for, so that one shell call does both."""
+        self.records += other.records
+        self.outcomes += other.outcomes
+        self.lookups += other.lookups
+        self.notices += other.notices
+        self.fenced |= other.fenced
+        for service, commands in other.commands.items():
+            self.commands.setdefault(service, []).extend(commands)

@@ -140,6 +140,13 @@ class AppendReply(Wire, frozen=True):
     dropped: bool = False
 
 
+class LoadRequest(Wire, frozen=True):
+    """Which transactions a shard wants to see, by key or by id; answered with those that the log knows."""
+
+    keys: list[str]
+    transactions: list[str]
+
+
 class TakeRequest(Wire, frozen=True):
     """A shard's incarnation takes its partitions: raises their epochs, gets their open transactions."""
 

@@ -22,6 +22,7 @@ from orchestrator.protocol.records import (
     AppendStatus,
     Begun,
     EpochRecord,
+    LoadRequest,
     StoredTransaction,
     TakeReply,
     TakeRequest,
@@ -75,10 +76,10 @@ async def test_calls_wait_until_it_serves(log: TransactionLog) -> None:
 
 async def test_what_is_stored_is_read(log: TransactionLog) -> None:
     await begin(log)
-    stored = msgspec.msgpack.decode(await log.stored(TXN), type=StoredTransaction)
+    (stored,) = msgspec.msgpack.decode(await log.load(encode(LoadRequest([], [TXN]))), type=list[StoredTransaction])
     assert stored.begun == BEGUN
-    assert await log.by_key("k") == await log.stored(TXN)
-    assert msgspec.msgpack.decode(await log.by_key("other")) is None
+    assert await log.load(encode(LoadRequest(["k"], []))) == await log.load(encode(LoadRequest([], [TXN])))
+    assert msgspec.msgpack.decode(await log.load(encode(LoadRequest(["other"], ["f" * 32])))) == []
     found = msgspec.msgpack.decode(
         await log.find(msgspec.msgpack.encode(TransactionQuery(state="open"))), type=list[TransactionSummary])
     assert [summary.transaction for summary in found] == [TXN]
@@ -116,7 +117,7 @@ async def test_a_malformed_append_harms_nobody_else(log: TransactionLog, payload
 async def test_a_refused_database_is_told_and_nothing_else_answered(tmp_path: Path) -> None:
     actor = TransactionLog(spec(tmp_path))
     with pytest.raises(IndefiniteError, match=r"E_STORE_REFUSED.*it is missing"):
-        await actor.stored(TXN)
+        await actor.load(encode(LoadRequest([], [TXN])))
     found = await status(actor)
     assert found["state"] == "refused"
     assert "log.sqlite: it is missing" in found["detail"]

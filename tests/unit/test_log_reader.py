@@ -147,6 +147,12 @@ def test_stored_and_by_key(reader: LogReader) -> None:
     assert reader.by_key("nobody's") is None
 
 
+def test_load_finds_by_key_and_by_id_and_everything_once(reader: LogReader) -> None:
+    found = reader.load(["key-4", "nobody's"], [PARKED, IDS[0], "f" * 32])
+    assert sorted(stored.begun.transaction for stored in found) == sorted({PARKED, IDS[0]})
+    assert reader.load([], []) == []
+
+
 def test_history_is_in_the_order_of_durability(reader: LogReader) -> None:
     history = reader.history(ABORTED)
     assert [found.record for found in history] == HISTORY[6:9]
