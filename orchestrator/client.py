@@ -30,9 +30,10 @@ class Client:
 
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
+        settings = deployment.settings
         self._conversation = Conversation(
-            deployment.settings.shards,
-            lambda shard: RayPort(deployment.namespace, shard_actor(shard), "exchange"))
+            settings.shards, lambda shard: RayPort(deployment.namespace, shard_actor(shard), "exchange"),
+            waiting_max=settings.shards * settings.open_transactions_max)  # more could not be admitted anyway
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +57,8 @@ class Client:
             deadline_ms: time up to the decision, 1 ms to 24 h; the saga's own by default.
 
         Returns:
-            A handle: `handle.outcome()`, or `await handle`.
+            A handle: `handle.outcome()`, or `await handle`. It is done at once, with E_OVERLOADED, where the shard has
+            just said that it is full, or too much of this client's waits for an answer: nothing was sent.
 
         Raises:
             DefiniteError: E_INVALID_INPUT, E_INVALID_KEY, E_UNKNOWN_SAGA, E_TOO_LARGE: nothing was sent.
@@ -66,6 +68,11 @@ class Client:
         key = uuid.uuid4().hex if key is None else _checked_key(key)
         if deadline_ms is not None:
             check_deadline(deadline_ms or -1)
+        refusal = self._conversation.refusal(key)
+        if refusal is not None:  # before the input is encoded: this must cost next to nothing
+            handle = Handle(key, 0, self.cancel_handle)
+            handle.settle(None, refusal)
+            return handle
         payload = definition.encode_input(data)
         return self._conversation.request(
             key, lambda number: SubmitRequest(number, key, definition.name, payload, deadline_ms or 0), self.cancel_handle)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import threading
+import time
 import uuid
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import msgspec
 import uvloop
 
-from orchestrator.errors import ErrorCode, IndefiniteError
+from orchestrator.errors import ErrorCode, IndefiniteError, OverloadedError
 from orchestrator.exchange import Caller, Port
 from orchestrator.outcome import Handle, from_message
 from orchestrator.protocol.identifiers import partition_of, partition_of_key
@@ -29,6 +31,8 @@ from orchestrator.protocol.messages import (
 from orchestrator.protocol.records import encode
 
 RETRY_S = 0.05
+WAITING_MAX = 100_000
+FULL_RETRY_MS = 100
 GATHER_S_MAX = 0.002  # a call to a shard stays open until some order has its outcome: do not wait for that
 
 Request = SubmitRequest | CancelRequest | LookupRequest
@@ -48,11 +52,14 @@ class Conversation:
     Args:
         shards: how many there are; partition p belongs to shard p % shards.
         port: makes each shard's port.
+        waiting_max: requests without an answer, beyond which new submits are refused.
     """
 
-    def __init__(self, shards: int, port: PortFactory) -> None:
+    def __init__(self, shards: int, port: PortFactory, *, waiting_max: int = WAITING_MAX) -> None:
         self._shards = shards
         self._port = port
+        self._waiting_max = waiting_max
+        self._full_until_s = [0.0] * shards  # a shard that is full said when to come back
         self._name = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
@@ -69,6 +76,19 @@ class Conversation:
     def waiting(self) -> int:
         """Requests without an answer."""
         return len(self._handles)
+
+    def refusal(self, key: str) -> OverloadedError | None:
+        """Why a submit of this key must not be sent now; None if it may.
+
+        A shard that is full has said when to come back, and asking it before that would only take from it the time that
+        it needs for what it has accepted.
+        """
+        if len(self._handles) >= self._waiting_max:
+            return OverloadedError(f"{len(self._handles)} requests of this client wait for an answer", FULL_RETRY_MS)
+        full_until_s = self._full_until_s[partition_of_key(key) % self._shards if self._shards > 1 else 0]
+        if full_until_s and (left_s := full_until_s - time.monotonic()) > 0:
+            return OverloadedError("the shard has said that it is full", int(left_s * 1000) + 1)
+        return None
 
     def request(self, key: str, make: Callable[[int], Request], cancel: Callable[[Handle], Handle]) -> Handle:
         """Queue what `make(number)` returns; the handle settles when a shard has answered.
@@ -117,7 +137,7 @@ class Conversation:
             self._port(shard),
             encode=self._encode,
             decode=lambda answer: _OUTCOMES.decode(answer).outcomes,
-            deliver=self._deliver,
+            deliver=partial(self._deliver, shard),
             key=_number,
             settles=lambda outcome, _: outcome.status is not OutcomeStatus.RETRY,
             key_of_result=_number,
@@ -149,8 +169,10 @@ class Conversation:
             [r for r in requests if isinstance(r, CancelRequest)],
             [r for r in requests if isinstance(r, LookupRequest)]))
 
-    def _deliver(self, outcomes: list[OutcomeMessage]) -> None:
+    def _deliver(self, shard: int, outcomes: list[OutcomeMessage]) -> None:
         for message in outcomes:
+            if message.code == ErrorCode.OVERLOADED and not message.service:  # a service that is full is no shard
+                self._full_until_s[shard] = time.monotonic() + message.retry_after_ms / 1000
             if message.status is OutcomeStatus.RETRY:
                 self._loop.call_later(RETRY_S, self._ask_again, message.number)
                 continue

@@ -103,7 +103,8 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
         "the key is bound to a transaction with another input", True, "transaction log, shard",
         "use a new key for a new intent; repeat a key only with the same saga and input"),
     ErrorCode.OVERLOADED: CatalogueEntry(
-        "the shard has as many open transactions as it admits", True, "shard",
+        "the shard, or the client, has as many open transactions as it admits, or too many of them wait for one service; "
+        "this submit began nothing", True, "shard, client",
         "wait `retry_after_ms`, then submit again with the same key"),
     ErrorCode.TIMEOUT: CatalogueEntry(
         "the deadline passed before the transaction was decided; it was aborted", True, "shard",

@@ -1,0 +1,123 @@
+"""The client's conversation with shards that are full, or gone quiet."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+
+import msgspec
+import pytest
+
+from orchestrator.conversation import Conversation
+from orchestrator.errors import OverloadedError
+from orchestrator.outcome import Handle
+from orchestrator.protocol.identifiers import partition_of_key
+from orchestrator.protocol.messages import (
+    SCHEMA_VERSION,
+    ClientBatch,
+    LookupRequest,
+    OutcomeBatch,
+    OutcomeMessage,
+    OutcomeStatus,
+    SubmitRequest,
+)
+
+
+class Shard:
+    """Answers every submit as `answer` says; None: not at all."""
+
+    def __init__(self, answer: Callable[[SubmitRequest], OutcomeMessage | None]) -> None:
+        self.answer = answer
+        self.submits: list[SubmitRequest] = []
+        self.gone = asyncio.Event()
+
+    async def call(self, payload: bytes) -> bytes:
+        batch = msgspec.msgpack.decode(payload, type=ClientBatch)
+        self.submits += batch.submits
+        answers = [answer for submit in batch.submits if (answer := self.answer(submit)) is not None]
+        if not answers:
+            await self.gone.wait()
+        return msgspec.msgpack.encode(OutcomeBatch(SCHEMA_VERSION, answers))
+
+
+def full(retry_after_ms: int = 60_000, service: str = "") -> Callable[[SubmitRequest], OutcomeMessage]:
+    return lambda submit: OutcomeMessage(
+        submit.number, "", OutcomeStatus.REJECTED, [], "E_OVERLOADED", "full", service, retry_after_ms=retry_after_ms)
+
+
+def committed(submit: SubmitRequest) -> OutcomeMessage:
+    return OutcomeMessage(submit.number, "t", OutcomeStatus.COMMITTED)
+
+
+def silent(_: SubmitRequest) -> None:
+    return None
+
+
+@pytest.fixture
+def talk() -> Iterator[Callable[..., Conversation]]:
+    opened: list[Conversation] = []
+
+    def make(*shards: Shard, **more: int) -> Conversation:
+        opened.append(Conversation(len(shards), lambda number: shards[number], **more))
+        return opened[-1]
+
+    yield make
+    for conversation in opened:
+        conversation.close()
+
+
+def submit(conversation: Conversation, key: str) -> Handle:
+    return conversation.request(key, lambda number: SubmitRequest(number, key, "s", b"", 0), lambda handle: handle)
+
+
+def test_a_full_shard_is_not_asked_before_the_time_it_named(talk) -> None:
+    shard = Shard(full())
+    conversation = talk(shard)
+    assert conversation.refusal("k") is None
+    with pytest.raises(OverloadedError):
+        submit(conversation, "k").outcome(5)
+    refusal = conversation.refusal("k")
+    assert refusal is not None
+    assert 59_000 < refusal.retry_after_ms <= 60_001
+
+
+def test_it_is_asked_again_after_that_time(talk) -> None:
+    shard = Shard(full(retry_after_ms=1))
+    conversation = talk(shard)
+    with pytest.raises(OverloadedError):
+        submit(conversation, "k").outcome(5)
+    time.sleep(0.002)
+    assert conversation.refusal("k") is None
+    shard.answer = committed
+    assert submit(conversation, "k").outcome(5).committed
+
+
+def test_one_full_shard_does_not_close_the_others(talk) -> None:
+    keys = {partition_of_key(f"k{n}") % 2: f"k{n}" for n in range(20)}
+    conversation = talk(Shard(full()), Shard(committed))
+    with pytest.raises(OverloadedError):
+        submit(conversation, keys[0]).outcome(5)
+    assert conversation.refusal(keys[0]) is not None
+    assert conversation.refusal(keys[1]) is None
+    assert submit(conversation, keys[1]).outcome(5).committed
+
+
+def test_a_refusal_because_of_one_service_does_not_close_the_shard(talk) -> None:
+    conversation = talk(Shard(full(service="payment")))
+    with pytest.raises(OverloadedError):
+        submit(conversation, "k").outcome(5)
+    assert conversation.refusal("k") is None
+
+
+def test_what_waits_is_bounded_and_questions_still_go_through(talk) -> None:
+    conversation = talk(Shard(silent), waiting_max=3)
+    for number in range(3):
+        assert conversation.refusal(f"k{number}") is None
+        submit(conversation, f"k{number}")
+    refusal = conversation.refusal("k3")
+    assert refusal is not None
+    assert refusal.retry_after_ms > 0
+    assert conversation.waiting == 3
+    conversation.request("k1", lambda number: LookupRequest(number, "k1"), lambda handle: handle)
+    assert conversation.waiting == 4
