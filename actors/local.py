@@ -108,6 +108,8 @@ class LocalService:
     def inquiries(self, now_ms: int) -> list[Inquiry]:
         """What has been in doubt for too long."""
         due = self._doubts.due(now_ms, INQUIRIES_MAX)
+        if not due:
+            return []
         held = self.store.still_prepared(due)
         for key in set(due).difference(held):
             self._doubts.settled(key)

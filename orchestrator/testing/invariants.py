@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from orchestrator.protocol.identifiers import oldest_id
@@ -12,6 +12,7 @@ from orchestrator.testing.log_model import MemoryLog
 from orchestrator.verdict import Found, Plan, judge, judge_stranger
 
 if TYPE_CHECKING:
+    from orchestrator.app import LedgerReader
     from orchestrator.testing.client_life import Told
     from orchestrator.testing.log_model import LogModel
     from orchestrator.testing.world import World
@@ -24,9 +25,10 @@ Finding = tuple[str, str]  # the guarantee's letter, what is wrong
 def findings(world: World) -> Iterator[Finding]:
     """Everything that is wrong with a world at rest."""
     log = MemoryLog(world.journals["log"], world.options.retention_ms, read_only=True).model
+    readers = {name: service.local_reader(world.journals[name]) for name, service in world.app.by_service.items()}
     yield from _transitions(world)
-    yield from _atomicity(world, log)
-    yield from _services(world)
+    yield from _atomicity(world, log, readers)
+    yield from _services(readers)
     yield from _answers(world, log)
 
 
@@ -43,13 +45,13 @@ def _transitions(world: World) -> Iterator[Finding]:
             now[key] = row.state
 
 
-def _atomicity(world: World, log: LogModel) -> Iterator[Finding]:
+def _atomicity(world: World, log: LogModel, readers: Mapping[str, LedgerReader]) -> Iterator[Finding]:
     """A, D, H: rows and decisions agree, nothing is held for nobody."""
     plans = {key: Plan(saga.name, saga.steps) for key, saga in world.sagas.items()}
     oldest = oldest_id(log.watermark_ms)
     rows: dict[str, list[Found]] = {}
-    for name, service in world.app.by_service.items():
-        for row in service.local_reader(world.journals[name]).states():
+    for name, reader in readers.items():
+        for row in reader.states():
             rows.setdefault(row.transaction, []).append(Found(name, row))
     for txn in log.transactions:
         stored = log.stored(txn)
@@ -63,10 +65,10 @@ def _atomicity(world: World, log: LogModel) -> Iterator[Finding]:
         yield from (("H", violation.text) for violation in judge_stranger(txn, found, purged=txn < oldest))
 
 
-def _services(world: World) -> Iterator[Finding]:
+def _services(readers: Mapping[str, LedgerReader]) -> Iterator[Finding]:
     """C, O, P: what the services say of themselves."""
-    for name, service in world.app.by_service.items():
-        for text in service.local_reader(world.journals[name]).audit().violations:
+    for name, reader in readers.items():
+        for text in reader.audit().violations:
             yield "C", f"{name}: {text}"
 
 

@@ -58,7 +58,9 @@ class LogLife(Life):
     def on_load(self, message: Message) -> None:
         """A transaction by (key, id)."""
         if self.ready:  # reads the file, also where a successor writes it by now
-            log = MemoryLog(self._journal, self.world.options.retention_ms, read_only=True)
+            log = self._log
+            if log.superseded:
+                log = MemoryLog(self._journal, self.world.options.retention_ms, read_only=True)
             self.answer(message, log.stored(*message.body))
 
     def on_owner(self, message: Message) -> None:

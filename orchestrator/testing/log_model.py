@@ -5,7 +5,7 @@ A property test holds it against the real log; the simulator uses it where the d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,6 +43,15 @@ class Entry:
     codes: dict[str, str] = field(default_factory=dict)  # by step, as said last
     recoveries: int = 0
     progress: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a log at rest holds, every transaction ended: nothing of it changes any more, so that copies may share it."""
+
+    owners: Mapping[int, tuple[int, int, str]]
+    transactions: Mapping[str, Entry]
+    keys: Mapping[str, str]
 
 
 class LogModel:
@@ -83,13 +92,21 @@ class LogModel:
 
     def retain(self, now_ms: int, retention_ms: int) -> None:
         """Raise the watermark and forget what ended before it."""
+        candidate = now_ms - retention_ms
+        if candidate <= self.watermark_ms:
+            return
         holding = [txn for txn, entry in self.transactions.items() if not entry.ended and not entry.parked]
-        candidate = min([now_ms - retention_ms, *(began_ms_of(txn) for txn in holding)])
+        candidate = min([candidate, *(began_ms_of(txn) for txn in holding)])
         self.watermark_ms = max(self.watermark_ms, candidate)
         oldest = oldest_id(self.watermark_ms)
         gone = [t for t, e in self.transactions.items() if t < oldest and e.ended and e.ended < self.watermark_ms]
         for txn in gone:
             del self.keys[self.transactions.pop(txn).begun.key]
+
+    def snapshot(self) -> Snapshot:
+        """All of a log at rest."""
+        assert all(entry.ended for entry in self.transactions.values())
+        return Snapshot(self.owners, self.transactions, self.keys)
 
     def exempt(self) -> list[str]:
         """Open transactions below the watermark."""
@@ -177,11 +194,17 @@ class MemoryLog:
         self.model = LogModel()
         self._journal, self._retention_ms = journal, retention_ms
         for operation, argument, now_ms in journal.entries:
-            getattr(self, operation)(argument, now_ms)
+            if operation != "_opened":
+                getattr(self, operation)(argument, now_ms)
         if not read_only:
             journal.owner += 1
             journal.commit(("_opened", None, 0))  # nothing is answered from what was never synced
         self._owner = journal.owner
+
+    @property
+    def superseded(self) -> bool:
+        """Whether a successor has opened the journal."""
+        return self._journal.owner != self._owner
 
     def append(self, requests: Sequence[AppendRequest], now_ms: int) -> list[AppendReply]:
         """Append a group; when this returns, it is durable.
@@ -212,7 +235,7 @@ class MemoryLog:
         return self.model.owners.get(partition, (-1, 0, ""))
 
     def _commit(self, operation: str, argument: Any, now_ms: int) -> Any:
-        if self._journal.owner != self._owner:
+        if self.superseded:
             raise SupersededError("a successor owns the journal")
         answer = getattr(self, operation)(argument, now_ms)
         self._journal.commit((operation, argument, now_ms))
@@ -225,5 +248,7 @@ class MemoryLog:
     def _take(self, request: TakeRequest, _now_ms: int) -> list[StoredTransaction]:
         return self.model.take(request.shard, request.incarnation, request.partitions)
 
-    def _opened(self, _argument: None, _now_ms: int) -> None:
-        """An opening changes nothing but who the owner is."""
+    def _restored(self, snapshot: Snapshot, _now_ms: int) -> None:
+        self.model.owners = dict(snapshot.owners)
+        self.model.transactions = dict(snapshot.transactions)
+        self.model.keys = dict(snapshot.keys)

@@ -79,11 +79,12 @@ def draw(chance: Chance) -> Options:
     """Options of one schedule; most kinds of fault are off in most schedules, so that each is seen with few others."""
 
     def maybe(name: str, share: float, *values: float) -> float:
-        stream = chance.stream("options/" + name)
-        return values[int(stream.random() * len(values))] if stream.random() < share else 0
+        if chance.between("whether " + name, 1, 1_000) > share * 1_000:
+            return 0
+        return chance.pick("how much " + name, values)
 
     def number(name: str, *values: int) -> int:
-        return chance.pick("options/" + name, values)
+        return chance.pick("how much " + name, values)
 
     return Options(
         shards=number("shards", 1, 1, 1, 2, 3),

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.protocol.identifiers import partition_of_key
 from orchestrator.protocol.messages import OutcomeStatus
 from orchestrator.testing.chance import Chance, Draw
 from orchestrator.testing.invariants import findings
@@ -76,6 +77,7 @@ def run_schedule(
 
 
 def _run(world: World, workload: Workload, seed: int) -> None:
+    world.partitions = sorted({partition_of_key(f"{seed}-{number}") for number in range(world.options.transactions)})
     world.start_all()
     world.run_until(BOOT_MS)
     world.faulty = True

@@ -9,7 +9,7 @@ import msgspec
 
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Lookup, Waiter
-from orchestrator.protocol.identifiers import PARTITIONS, partition_of
+from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import (
     SCHEMA_VERSION,
     ClientBatch,
@@ -74,7 +74,7 @@ class ShardLife(Life):
     def boot(self) -> None:
         """Take the partitions."""
         self.core = Coordinator(self.world.sagas, open_max=1_000, quarantine_after=1_000)
-        self.partitions = list(range(self.index, PARTITIONS, self.world.shards))
+        self.partitions = [p for p in self.world.partitions if p % self.world.shards == self.index]
         request = encode(TakeRequest(RECORD_SCHEMA, self.index, self.name, self.partitions, 1, "run"))
         self.call("log", "take", lambda: request, self._taken)
 

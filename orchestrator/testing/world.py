@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import heapq
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import FaultSettings
 from orchestrator.local import SupersededError
+from orchestrator.protocol.identifiers import PARTITIONS
 from orchestrator.protocol.records import Decided
 from orchestrator.saga import Saga
 from orchestrator.testing.chance import Chance
@@ -56,6 +57,7 @@ class World:
         self.app = books.app
         self.sagas: Mapping[tuple[str, int], Saga] = {(saga.name, saga.version): saga for saga in self.app.sagas}
         self.shards = options.shards
+        self.partitions: Sequence[int] = range(PARTITIONS)  # those that keys of the schedule fall into
         self.now_ms = 0
         self.jumped_ms = 0
         self.faulty = False  # whether anything may go wrong by chance
@@ -167,7 +169,7 @@ class World:
         life.frozen = False
         held, life.held = life.held, []
         if self.faulty:
-            self.chance.stream("thaw").shuffle(held)
+            held = self.chance.shuffled("thaw", held)
         for action in held:
             self.after(0, life, action)
 
