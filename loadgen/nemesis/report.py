@@ -1,0 +1,223 @@
+"""What a chaos run came to: who was killed how often, how long callers waited for it, and whether all stayed true."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+
+from loadgen.nemesis.faults import LOSES_DRIVER, Strike
+from loadgen.nemesis.plan import Kind
+
+TERMINAL_S_MAX = 10.0
+RECOVERY_MS_MEDIAN_MAX = 1_000.0
+
+
+class Checked(Protocol):
+    """A judgement of stores, or of stores and history."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it found no violation."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a run must have contained; one that did not has shown nothing.
+
+    Attributes:
+        kills: processes killed one by one or several at once; a whole deployment counts once.
+        deployments: kills of the whole deployment.
+        commits, aborts: orders.
+        duplicates: requests that repeated a key.
+        recoveries: kills after which somebody was served again.
+    """
+
+    kills: int = 0
+    deployments: int = 0
+    commits: int = 0
+    aborts: int = 0
+    duplicates: int = 0
+    recoveries: int = 0
+
+
+def wanted_of(minutes: float, planned: Mapping[Kind, int], *, usual: bool) -> Wanted:
+    """What a run of that length must contain: of usual faults a fixed rate, else half of what was planned."""
+    few = max(1, round(10 * minutes))
+    if usual:
+        kills, deployments = round(15 * minutes), int(minutes / 2)
+    else:
+        kills, deployments = 0, planned.get(Kind.ALL, 0) // 2
+    return Wanted(kills=kills, deployments=deployments, commits=50 * few, aborts=few, duplicates=few, recoveries=kills // 3)
+
+
+@dataclass(slots=True)
+class ChaosReport:
+    """A finished run.
+
+    Attributes:
+        seed: of the plan.
+        replay: the command that runs the same plan.
+        planned, done: steps.
+        strikes: everything that was done.
+        placed_s: seconds during which orders were placed, outages included.
+        told: orders by what was told, over all lives of the driver; and those repeated or cancelled on purpose.
+        lives: how often the driver was started.
+        terminal_s: from the last heal until no transaction was open; None: some still were.
+        rss_mb: megabytes of memory by role at the end.
+        checks: audits and judgements by name.
+        facts: what else was counted.
+        failures: why the run is not good; empty where it is.
+    """
+
+    seed: int
+    replay: str
+    planned: int
+    done: int
+    strikes: Sequence[Strike]
+    placed_s: float
+    told: Mapping[str, int]
+    aborted_by_code: Mapping[str, int]
+    lives: int
+    terminal_s: float | None
+    checks: Mapping[str, Checked]
+    wanted: Wanted
+    facts: Mapping[str, int] = field(default_factory=dict)
+    failures: list[str] = field(default_factory=list)
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no violation, everything came to an end in time, and the run contained what it must."""
+        return not self.all_failures()
+
+    @property
+    def orders(self) -> int:
+        """Orders that have an outcome."""
+        return self.told.get("COMMITTED", 0) + self.told.get("ABORTED", 0)
+
+    def all_failures(self) -> list[str]:
+        """Everything that is not as it must be, in words."""
+        found = list(self.failures)
+        for name, check in self.checks.items():
+            if not check.ok:
+                found.append(f"{name}: {check.to_json().get('violations')} violations")
+        if self.terminal_s is None:
+            found.append("transactions were still open long after the last heal")
+        elif self.terminal_s > TERMINAL_S_MAX:
+            found.append(
+                f"the last transaction ended {self.terminal_s:.1f} s after the last heal; {TERMINAL_S_MAX:.0f} s wanted")
+        hung = [strike for strike in self.strikes if strike.waited and not strike.missed and strike.took_ms is None]
+        found += [f"step {strike.step}: nobody was served after {strike.kind} of {strike.actor}" for strike in hung]
+        return found + self._lacking()
+
+    def _lacking(self) -> list[str]:
+        had = Wanted(
+            kills=sum(strike.killed for strike in self.strikes),
+            deployments=sum(strike.killed and strike.kind is Kind.ALL for strike in self.strikes),
+            commits=self.told.get("COMMITTED", 0), aborts=self.told.get("ABORTED", 0),
+            duplicates=self.facts.get("duplicates", 0),
+            recoveries=sum(strike.killed and strike.took_ms is not None for strike in self.strikes))
+        names = Wanted.__dataclass_fields__
+        return [
+            f"it contained {getattr(had, name)} {name}; {getattr(self.wanted, name)} wanted"
+            for name in names if getattr(had, name) < getattr(self.wanted, name)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        return {
+            "ok": self.ok, "failures": self.all_failures(), "seed": self.seed, "replay": self.replay,
+            "steps": {"planned": self.planned, "done": self.done},
+            "kills": sum(strike.killed for strike in self.strikes),
+            "kills_by_role": dict(Counter(strike.role for strike in self.strikes if strike.killed)),
+            "kills_by_kind": dict(Counter(str(strike.kind) for strike in self.strikes if strike.killed)),
+            "other_faults": dict(Counter(
+                str(strike.kind) for strike in self.strikes if not strike.killed and not strike.missed)),
+            "missed": dict(Counter(str(strike.kind) for strike in self.strikes if strike.missed)),
+            "recovery_ms": {name: spread(values) for name, values in self.recoveries().items()},
+            "restart_ms": {name: spread(values) for name, values in self.restarts().items()},
+            "terminal_s": None if self.terminal_s is None else round(self.terminal_s, 2),
+            "orders": self.orders, "told": dict(self.told), "aborted_by_code": dict(self.aborted_by_code),
+            "placed_s": round(self.placed_s, 1), "orders_per_s": round(self.orders / max(self.placed_s, 1e-9), 1),
+            "driver_lives": self.lives, **self.facts,
+            "checks": {name: check.to_json() for name, check in self.checks.items()},
+        }
+
+    def recoveries(self) -> dict[str, list[float]]:
+        """Milliseconds from a kill of an actor to the first outcome that needed its successor, by role, and of all."""
+        by_role: dict[str, list[float]] = {"all": []}
+        for strike in self.strikes:
+            if strike.killed and strike.took_ms is not None and strike.kind not in LOSES_DRIVER:
+                by_role.setdefault(strike.role, []).append(strike.took_ms)
+                by_role["all"].append(strike.took_ms)
+        return by_role
+
+    def restarts(self) -> dict[str, list[float]]:
+        """The same where the driver had to be started again, by kind: its start is part of it."""
+        by_kind: dict[str, list[float]] = {}
+        for strike in self.strikes:
+            if strike.killed and strike.took_ms is not None and strike.kind in LOSES_DRIVER:
+                by_kind.setdefault(str(strike.kind), []).append(strike.took_ms)
+        return by_kind
+
+    def render(self) -> RenderableType:
+        """Tables for a terminal."""
+        told = self.to_json()
+        parts: list[RenderableType] = [_kills(told), _times(told), _figures(told)]
+        for name, check in self.checks.items():
+            word = "[green]ok[/green]" if check.ok else "[red]FAILED[/red]"
+            parts.append(f"{name} {word}")
+        parts += [f"[red]{failure}[/red]" for failure in told["failures"]]
+        verdict = "[bold green]held[/bold green]" if self.ok else "[bold red]FAILED[/bold red]"
+        return Group(*parts, f"{verdict}: seed {self.seed}; again with: {self.replay}")
+
+
+def spread(values: Iterable[float]) -> dict[str, float]:
+    """Median, 99th percentile, maximum and number."""
+    order = sorted(values)
+    if not order:
+        return {"n": 0}
+    at = {name: order[min(int(share * len(order)), len(order) - 1)] for name, share in (("median", 0.5), ("p99", 0.99))}
+    return {"n": len(order), **{name: round(value, 1) for name, value in at.items()}, "max": round(order[-1], 1)}
+
+
+def _kills(told: Mapping[str, Any]) -> Table:
+    table = Table("kills of", "number", title=f"{told['kills']} kills", title_justify="left")
+    for name, number in sorted(told["kills_by_role"].items()):
+        table.add_row(name, str(number))
+    table.add_section()
+    for name, number in sorted(told["kills_by_kind"].items()):
+        table.add_row(f"by {name}", str(number))
+    for name, number in sorted(told["other_faults"].items()):
+        table.add_row(f"other: {name}", str(number))
+    for name, number in sorted(told["missed"].items()):
+        table.add_row(f"missed: {name}", str(number))
+    return table
+
+
+def _times(told: Mapping[str, Any]) -> Table:
+    table = Table("from the kill to the first outcome, ms", "n", "median", "p99", "max")
+    for group in ("recovery_ms", "restart_ms"):
+        for name, values in told[group].items():
+            if values["n"]:
+                table.add_row(name, str(values["n"]), *(f"{values[part]:,.0f}" for part in ("median", "p99", "max")))
+        table.add_section()
+    return table
+
+
+def _figures(told: Mapping[str, Any]) -> Table:
+    table = Table("what", "value")
+    table.add_row("orders with an outcome", f"{told['orders']:,} ({told['orders_per_s']:,}/s over {told['placed_s']:,} s)")
+    table.add_row("told", "  ".join(f"{name} {number:,}" for name, number in sorted(told["told"].items())))
+    table.add_row("aborts", "  ".join(f"{code} {number:,}" for code, number in told["aborted_by_code"].items()))
+    ended = "never" if told["terminal_s"] is None else f"{told['terminal_s']} s after the last heal"
+    table.add_row("everything terminal", ended)
+    table.add_row("steps", f"{told['steps']['done']} of {told['steps']['planned']}")
+    table.add_row("lives of the driver", str(told["driver_lives"]))
+    return table
