@@ -14,6 +14,7 @@ from actors.memory import MemoryStore, history
 from actors.patience import ImpatientLoop
 from actors.runner import UNASKED, BatchRunner, Outcome, Work, request_of
 from actors.store import Retention
+from actors.watched import watched
 from orchestrator.app import LedgerRow, ServiceAudit, StepState
 from orchestrator.errors import ErrorCode
 from orchestrator.local import Mail
@@ -23,12 +24,12 @@ from orchestrator.protocol.records import encode
 from orchestrator.saga import decode_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from actors.ledger import Key
     from actors.service import Service
     from orchestrator.config import FaultSettings
-    from orchestrator.local import Journal
+    from orchestrator.local import Journal, Watch
     from orchestrator.protocol.messages import Command
 
 INQUIRIES_MAX = 256  # at a time
@@ -45,15 +46,19 @@ class LocalService:
         now_ms: monotonic ms.
         in_doubt_after_ms: a prepared row unheard of for so long is asked about.
         faults: simulated failures of the service, none by default.
+        watch: sees every call of a handler.
     """
 
     def __init__(
-        self, service: Service, journal: Journal, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None,
+        self, service: Service, journal: Journal, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
+        *, watch: Watch | None = None,
     ) -> None:
         self.store = MemoryStore(journal)
         self._operations = service.bound
+        if watch is not None:
+            self._operations = watched(self._operations, watch)
         if faults is not None:
-            self._operations = FaultyService(service.bound, faults, len(journal.entries)).bound
+            self._operations = FaultyService(self._operations, faults, len(journal.entries)).bound
         self._runner = BatchRunner(service.name, self._operations, self.store)
         self._doubts = Doubts(in_doubt_after_ms)
         self._doubts.recovered(self.store.prepared_keys(), now_ms)
@@ -67,6 +72,11 @@ class LocalService:
     def busy(self) -> bool:
         """Whether messages wait for a turn."""
         return bool(self._pending or self._failed)
+
+    @property
+    def values(self) -> Mapping[str, bytes]:
+        """The state: the encoded value of every key."""
+        return self.store.values
 
     def arrive(self, payload: bytes) -> None:
         """Take in an encoded `CommandBatch`."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from orchestrator.app import LedgerReader, LedgerRow, StepState
     from orchestrator.config import FaultSettings
-    from orchestrator.local import Journal, LocalParticipant
+    from orchestrator.local import Journal, LocalParticipant, Watch
 
 __all__ = ["NotYet", "Operation", "Refused", "Service", "State"]
 
@@ -86,9 +86,10 @@ class Service:
 
     def local(
         self, journal: Journal, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
+        *, watch: Watch | None = None,
     ) -> LocalParticipant:
         """A life of the service without actor, thread or network, over a journal (see `orchestrator.local`)."""
-        return LocalService(self, journal, now_ms, in_doubt_after_ms, faults)
+        return LocalService(self, journal, now_ms, in_doubt_after_ms, faults, watch=watch)
 
     def local_reader(self, journal: Journal) -> LedgerReader:
         """What a journal holds."""

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from orchestrator.config import FaultSettings
 from orchestrator.errors import DefiniteError, ErrorCode
-from orchestrator.local import Journal, LocalParticipant
+from orchestrator.local import Journal, LocalParticipant, Watch
 from orchestrator.saga import Saga, Step
 
 
@@ -90,6 +90,7 @@ class Participant(Protocol):
 
     def local(
         self, journal: Journal, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
+        *, watch: Watch | None = None,
     ) -> LocalParticipant:
         """A life of it without actor, thread or network, over a journal (see `orchestrator.local`)."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
+
+from pydantic import BaseModel
 
 from orchestrator.protocol.messages import Command, Inquiry
 
@@ -33,6 +35,20 @@ class Mail(NamedTuple):
     payload: bytes
 
 
+class HandlerCall(NamedTuple):
+    """One call of a handler that a participant is about to make."""
+
+    part: str  # prepare, commit, rollback or perform
+    operation: str
+    transaction: str
+    step: str
+    request: BaseModel
+    result: BaseModel | None  # the vote, at commit and rollback
+
+
+Watch = Callable[[HandlerCall, Callable[[], Any]], Any]  # calls the handler, and returns or raises what it did
+
+
 class LocalParticipant(Protocol):
     """One life of a participant over its journal: the production handlers, ledger and rules, none of its threads.
 
@@ -44,6 +60,10 @@ class LocalParticipant(Protocol):
     @property
     def busy(self) -> bool:
         """Whether messages wait for a turn."""
+
+    @property
+    def values(self) -> Mapping[str, bytes]:
+        """Its state: the encoded value of every key."""
 
     def arrive(self, payload: bytes) -> None:
         """Take in an encoded `CommandBatch`."""
