@@ -40,7 +40,8 @@ class ServiceLife(Life):
             self.after(300, self.boot)
             return
         doubt_ms = self.world.options.in_doubt_after_ms
-        self._local = self._service.local(self._journal, self.world.now_ms, doubt_ms, self.world.service_faults)
+        faults = self.world.service_faults.get(self.role)
+        self._local = self._service.local(self._journal, self.world.now_ms, doubt_ms, faults)
         self._open = True
         self.after(doubt_ms // 2, self._doubt)
         early, self._early = self._early, []

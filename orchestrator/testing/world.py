@@ -28,6 +28,7 @@ from orchestrator.testing.workload import Books
 
 WALL_MS = 1_700_000_000_000
 RESTART_MS = (60, 900)
+LATE_MS = 60_000  # later than every timeout
 
 
 class ViolationError(Exception):
@@ -62,6 +63,7 @@ class World:
         self.jumped_ms = 0
         self.faulty = False  # whether anything may go wrong by chance
         self.crash_points: frozenset[int] = frozenset()  # points at which whoever runs dies, counted from 1
+        self.power_fails = False  # whether that takes what was not synced
         self.message_faults: Mapping[int, str] = {}  # by number of the message: "lose", "double", "late", "swap"
         self.points = self.messages = 0
         self.planned = 0  # acts of callers that are still to come
@@ -77,10 +79,11 @@ class World:
         self.decisions: dict[str, Decided] = dict(books.decisions)
         self.answers: list[Told] = []
         self.trace: list[tuple[int, str, str]] = []
-        self.service_faults: FaultSettings | None = None
+        self.service_faults: Mapping[str, FaultSettings] = {}
         if options.decline or options.transient:
-            self.service_faults = FaultSettings(
+            faults = FaultSettings(
                 seed=chance.between("service", 1, 1 << 30), decline=options.decline, transient=options.transient)
+            self.service_faults = {service.name: faults for service in self.app.services}
         self._events: list[tuple[int, int, Life | None, Callable[[], None]]] = []
         self._order = self._calls = 0
         self._numbers: dict[str, int] = {}
@@ -123,6 +126,8 @@ class World:
             journal = self.journals[life.role]
             unsynced = len(journal.entries) - journal.synced
             journal.lose_unsynced(self.chance.between("kept", 0, unsynced))
+        elif self.power_fails and life.role in self.journals:
+            self.journals[life.role].lose_unsynced(0)
         if self.roles.get(life.role) is life:
             del self.roles[life.role]
             delay_ms = self.chance.between("restart", *RESTART_MS) if self.faulty else RESTART_MS[0]
@@ -252,7 +257,7 @@ class World:
             self._deliver_after(1, message)
             self._deliver_after(3, message)
         elif fault == "late":
-            self._deliver_after(60_000, message)
+            self._deliver_after(LATE_MS, message)
         elif fault == "swap":
             self._deliver_after(25, message)
 
