@@ -61,6 +61,10 @@ class Opened(Event, tag="opened", kw_only=True, gc=False):
     schema: int = HISTORY_SCHEMA
 
 
+class Closed(Event, tag="closed", gc=False):
+    """Last line of a process that was not killed: nothing of it is missing."""
+
+
 class Invoke(Event, tag="invoke", kw_only=True, gc=False):
     """A request is about to be sent; `asked` holds what the checker compares, in integers."""
 
@@ -117,7 +121,7 @@ class Note(Event, tag="note", kw_only=True):
     values: dict[str, int] = {}
 
 
-Line = Opened | Invoke | Ok | Fail | Unknown | Read | Note
+Line = Opened | Closed | Invoke | Ok | Fail | Unknown | Read | Note
 
 
 class Operation(msgspec.Struct, gc=False):
@@ -144,11 +148,16 @@ class Operation(msgspec.Struct, gc=False):
 
 
 class History(msgspec.Struct):
-    """Everything that clients did and saw, in the order in which each file tells it."""
+    """Everything that clients did and saw, in the order in which each file tells it.
+
+    Attributes:
+        killed: processes that did not close their file, so that their last operations may be missing.
+    """
 
     operations: list[Operation] = msgspec.field(default_factory=list)
     reads: list[Read] = msgspec.field(default_factory=list)
     notes: list[Note] = msgspec.field(default_factory=list)
+    killed: list[str] = msgspec.field(default_factory=list)
 
     def noted(self, what: str) -> list[Note]:
         """The notes of one sort."""
@@ -255,6 +264,7 @@ class HistoryWriter:
         """Flush and close; what is told after that is not noted, and so stays unknown."""
         with self._lock:
             if not self._file.closed:
+                self._lines.append(self._encode(Closed(*_now())))
                 self._flush()
                 self._file.close()
 
@@ -284,7 +294,9 @@ def read_history(paths: Iterable[Path]) -> History:
     """
     history = History()
     for path in paths:
-        _Reading(history).take(_lines(path))
+        reading = _Reading(history)
+        reading.take(_lines(path))
+        reading.end()
     return history
 
 
@@ -297,10 +309,19 @@ class _Reading:
         self._open: dict[int, Operation] = {}
         self._texts: dict[str, str] = {}
 
+    def end(self) -> None:
+        """The process that wrote last says no more."""
+        if self._process:
+            self._history.killed.append(self._process)
+        self._process, self._open = "", {}
+
     def take(self, lines: Iterable[Line]) -> None:
         for line in lines:
             if isinstance(line, Opened):
-                self._process, self._open = line.process, {}
+                self.end()
+                self._process = line.process
+            elif isinstance(line, Closed):
+                self._process = ""
             elif isinstance(line, Invoke):
                 self._invoke(line)
             elif isinstance(line, Read):

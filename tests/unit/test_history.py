@@ -77,12 +77,26 @@ def test_a_torn_tail_is_unknown_and_the_next_process_writes_on(path, cut):
     with HistoryWriter(path, "first") as writer:
         number = writer.invoke("a")
         writer.ok(number, "0" * 32)
-    path.write_bytes(path.read_bytes()[:-cut])
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:-1])[:-cut])  # without the line that says that the process closed
     with HistoryWriter(path, "second") as writer:
         writer.ok(writer.invoke("b"), "t2")
     a, b = read_history([path]).operations
     assert (a.key, a.told) == ("a", Told.COMMITTED if cut == 1 else Told.UNKNOWN)  # the last byte is the line's end
     assert (b.process, b.told) == ("second", Told.COMMITTED)
+
+
+def test_who_did_not_close_its_file_was_killed(path, tmp_path):
+    for name in ("first", "second"):
+        with HistoryWriter(path, name) as writer:
+            writer.invoke(name)
+    text = path.read_bytes()
+    path.write_bytes(text.replace(b'"type":"closed"', b'"type":"note","what":"x"', 1))
+    assert read_history([path]).killed == ["first"]
+    path.write_bytes(text[: text.rindex(b"\n", 0, -1) + 1])
+    assert read_history([path]).killed == ["second"]
+    path.write_bytes(text)
+    assert read_history([path]).killed == []
 
 
 def test_numbers_of_a_process_that_died_are_not_those_of_its_successor(path):
