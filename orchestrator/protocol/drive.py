@@ -13,6 +13,8 @@ from orchestrator.protocol.timers import Timers
 from orchestrator.protocol.transaction import NEVER_MS, UNREAD, Event, Phase, StepProgress, Transaction, durable_event
 from orchestrator.saga import Context, RollbackOrder, Step, decode_plain, encode_plain
 
+NOBODY = ""
+
 
 class Drive:
     """Moves transactions; `effects` and `now_ms` are those of the coordinator's call under way.
@@ -136,6 +138,10 @@ class Drive:
         if due_ms < txn.armed_ms:
             txn.armed_ms = due_ms
             self._timers.arm(txn.id, due_ms)
+
+    def wake(self, due_ms: int) -> None:
+        """Have the coordinator's tick called at `due_ms`, for nobody in particular."""
+        self._timers.arm(NOBODY, due_ms)
 
     def _rearm(self, txn: Transaction) -> None:
         txn.armed_ms = NEVER_MS

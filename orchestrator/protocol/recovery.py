@@ -16,6 +16,7 @@ from orchestrator.protocol import answers
 from orchestrator.protocol.drive import Drive, outcome_of
 from orchestrator.protocol.effects import Joiner, Notice
 from orchestrator.protocol.identifiers import began_ms_of, partition_of
+from orchestrator.protocol.pacing import Held, Pacing
 from orchestrator.protocol.records import Decided, Parked, State, StoredTransaction
 from orchestrator.protocol.table import OpenTable
 from orchestrator.protocol.transaction import Transaction
@@ -39,18 +40,18 @@ class Recovery:
         self, table: OpenTable, drive: Drive, sagas: Mapping[tuple[str, int], Saga], quarantine_after: int,
     ) -> None:
         self._table, self._drive, self._sagas, self._quarantine_after = table, drive, sagas, quarantine_after
-        self._suspects: deque[tuple[Transaction, StoredTransaction]] = deque()
-        self._trial: tuple[Transaction, StoredTransaction] | None = None
+        self._suspects: deque[Held] = deque()
+        self._trial: Held | None = None
         self._trial_ends_ms = 0
+        self._pacing = Pacing()
 
     def adopt(self, transactions: Iterable[StoredTransaction]) -> int:
-        """Take up all open transactions of partitions just taken; returns how many."""
-        count = 0
-        for stored in transactions:
-            count += 1
-            self._take_up(stored)
+        """Take up all open transactions of partitions just taken, to be driven as their turns come; returns how many."""
+        taken = [self._hold(stored) for stored in transactions]
+        self._pacing.hold(held for held in taken if not self._is_suspect(held))
+        self._take_turns()
         self._try_next()
-        return count
+        return len(taken)
 
     def answer(self, stored: StoredTransaction, joiners: Iterable[Joiner], watermark_ms: int) -> None:
         """Answer with a transaction that the log knows, holding it again first where its votes are to be collected."""
@@ -64,6 +65,15 @@ class Recovery:
         else:
             self.join(txn or self._take_up(stored), fitting)
 
+    def _take_turns(self) -> None:
+        for txn, stored in self._pacing.turns(self._drive.now_ms, self._is_open):
+            self._drive_on(txn, stored)
+        if self._pacing.next_ms is not None:
+            self._drive.wake(self._pacing.next_ms)
+
+    def _is_open(self, txn: Transaction) -> bool:
+        return self._table.by_id.get(txn.id) is txn
+
     def join(self, txn: Transaction, joiners: Iterable[Joiner]) -> None:
         """Have more clients told the outcome, or compete with the decision where they want it cancelled."""
         for joiner in joiners:
@@ -71,7 +81,7 @@ class Recovery:
                 txn.waiters.append(joiner.waiter)
             if joiner.cancel:
                 txn.cancelled = True
-                if txn.begun_durable:
+                if txn.begun_durable and not txn.held:
                     self._drive.decide_abort(txn, ErrorCode.CANCELLED, "cancelled by the caller")
         self._drive.tell(txn)
 
@@ -86,7 +96,8 @@ class Recovery:
             self._drive_on(txn, stored)
 
     def tick(self) -> None:
-        """End the trial of a suspect that has survived it, and start the next one's."""
+        """Drive those whose turn it is; end the trial of a suspect that has survived it, and start the next one's."""
+        self._take_turns()
         if self._trial is None or not self._trial_ends_ms:
             return
         txn, stored = self._trial
@@ -102,10 +113,17 @@ class Recovery:
         while self._trial is None and self._suspects:
             txn, stored = self._suspects.popleft()
             if txn.id in self._table.by_id:
-                self._trial = (txn, stored)
+                self._trial = Held(txn, stored)
                 self._mark(txn, ErrorCode.SUSPECT, f"open at {stored.recoveries} recoveries without progress: tried alone")
 
     def _take_up(self, stored: StoredTransaction) -> Transaction:
+        """Hold a stored transaction again and drive it at once, unless it is suspect."""
+        held = self._hold(stored)
+        if not self._is_suspect(held):
+            self._drive_on(held.txn, stored)
+        return held.txn
+
+    def _hold(self, stored: StoredTransaction) -> Held:
         """Hold a stored transaction again; every prepare counts as sent, and the ledgers give the votes back."""
         txn = self._restored(stored)
         self._table.add(txn)
@@ -114,17 +132,19 @@ class Recovery:
             txn.quarantined = True
             if mark == ErrorCode.SUSPECT:
                 self._mark(txn, ErrorCode.QUARANTINED, "its shard crashed while it was tried alone: no user code runs for it")
-        elif stored.recoveries >= self._quarantine_after and not txn.ended:
-            self._suspects.append((txn, stored))
-            return txn
-        self._drive_on(txn, stored)
-        return txn
+        held = Held(txn, stored)
+        if self._is_suspect(held):
+            self._suspects.append(held)
+        return held
+
+    def _is_suspect(self, held: Held) -> bool:
+        return held.stored.recoveries >= self._quarantine_after and not (held.txn.quarantined or held.txn.ended)
 
     def _restored(self, stored: StoredTransaction) -> Transaction:
         begun, now_ms = stored.begun, self._drive.now_ms
         saga = self._sagas.get((begun.saga, begun.version))
         txn = Transaction(begun, saga, self._table.epochs[partition_of(begun.transaction)])
-        txn.begun_durable = txn.recovered = True
+        txn.begun_durable = txn.recovered = txn.held = True
         txn.deadline_ms = now_ms + min(max(begun.deadline_ms - now_ms, 0), begun.duration_ms)
         if stored.state in (State.COMMITTED, State.ABORTED):
             txn.end_again()
@@ -134,6 +154,7 @@ class Recovery:
         return txn
 
     def _drive_on(self, txn: Transaction, stored: StoredTransaction) -> None:
+        txn.held = False
         if txn.saga is None:
             self._undefined(txn, stored.decided)
         elif stored.decided is not None:

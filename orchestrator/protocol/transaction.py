@@ -71,7 +71,7 @@ class Transaction:
     """
 
     __slots__ = (
-        "armed_ms", "begun", "begun_durable", "cancelled", "deadline_ms", "decided", "deciding", "ended", "epoch", "id",
+        "armed_ms", "begun", "begun_durable", "cancelled", "deadline_ms", "decided", "deciding", "ended", "epoch", "held", "id",
         "input", "joiners", "partition", "performs_waiting", "quarantined", "recovered", "saga", "state", "steps", "unfinished",
         "votes_missing", "waiters",
     )
@@ -92,6 +92,7 @@ class Transaction:
         self.armed_ms = NEVER_MS
         self.cancelled = False
         self.recovered = False
+        self.held = False  # taken up after a restart and not driven yet: no decision is proposed for it
         self.quarantined = False
         self.waiters: list[Waiter] = []
         self.joiners: list[Joiner] = []  # while begun is not durable: the key may turn out to be another transaction's
