@@ -19,6 +19,7 @@ from actors.doubt import Doubts
 from actors.faults import FaultyService
 from actors.ledger import answer, finish_first
 from actors.reader import StoreReader
+from actors.room import run_batch
 from actors.runner import BatchRunner, Outcome, Work
 from actors.store import Retention, Store
 from actors.writer import Writer
@@ -214,7 +215,10 @@ class ServiceHost:
             works, self._pending = ordered[:BATCH_MAX], ordered[BATCH_MAX:]
         self._running = self._responder.busy = True
         retention = self._retention
-        self._writer.run(lambda: self._runner.run(works, retention, time.time_ns() // 1_000_000), self._finished)
+        self._writer.run(partial(self._run, works, retention), self._finished)
+
+    def _run(self, works: list[Work], retention: Retention) -> list[Outcome]:
+        return run_batch(self._runner, self._store, works, retention, time.time_ns() // 1_000_000)
 
     def _finished(self, outcomes: list[Outcome]) -> None:
         self._deliver(outcomes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import msgspec
@@ -20,7 +21,7 @@ from orchestrator.protocol.messages import Command, Kind, Reply, Status
 from orchestrator.saga import decode_plain, describe, encode_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from actors.store import Retention
 
@@ -88,13 +89,16 @@ class BatchRunner:
         self.fence = Fence(store.epochs())
         self._service, self._operations, self._store = service, operations, store
 
-    def run(self, works: Iterable[Work], retention: Retention, now_ms: int) -> list[Outcome]:
+    def run(
+        self, works: Iterable[Work], retention: Retention, now_ms: int, *, admitting: bool = True,
+    ) -> list[Outcome]:
         """Work off a batch; when this returns, everything it tells is durable.
 
         Args:
             works: messages; commits and rollbacks go first, those of one (transaction, step) keep their order.
             retention: the newest one known.
             now_ms: wall clock, Unix ms.
+            admitting: whether there is room for new work; otherwise prepares are refused, and performs told to come again.
 
         Raises:
             SupersededError: a successor owns the store; nothing was done.
@@ -104,7 +108,7 @@ class BatchRunner:
         self._store.begin()
         try:
             retained = self._store.retain(retention)
-            outcomes, batch = self._run(works, now_ms)
+            outcomes, batch = self._run(works, now_ms, _RUNS if admitting else _FINISHES)
             epochs = self.fence.take_raised()
             self._store.write(batch.changed, batch.loaded, batch.state.writes, epochs)
         except BaseException:
@@ -116,10 +120,16 @@ class BatchRunner:
             self._store.rollback()
         return outcomes
 
-    def _run(self, works: Iterable[Work], now_ms: int) -> tuple[list[Outcome], _Batch]:
+    def reread(self) -> None:
+        """Know of the epochs what is durable: the raised ones of a batch that failed are raised again with it."""
+        self.fence = Fence(self._store.epochs())
+
+    def _run(
+        self, works: Iterable[Work], now_ms: int, runs: Mapping[Action, _Run],
+    ) -> tuple[list[Outcome], _Batch]:
         admitted, outcomes = self._admit(works)
         batch = _Batch(self._store, {(w.command.transaction, w.command.step) for w in admitted}, now_ms)
-        outcomes.extend(Outcome(work, self._handle(work, batch)) for work in finish_first(admitted))
+        outcomes.extend(Outcome(work, self._handle(work, batch, runs)) for work in finish_first(admitted))
         return outcomes, batch
 
     def _admit(self, works: Iterable[Work]) -> tuple[list[Work], list[Outcome]]:
@@ -143,12 +153,12 @@ class BatchRunner:
                 outcomes.append(Outcome(work, _reply(work, Status.FENCED, ErrorCode.FENCED, told)))
         return admitted, outcomes
 
-    def _handle(self, work: Work, batch: _Batch) -> Reply | None:
+    def _handle(self, work: Work, batch: _Batch, runs: Mapping[Action, _Run]) -> Reply | None:
         command = work.command
         row = batch.row(command)
         retention = self._store.retention
         action = decide(row, command, watermark_ms=retention.watermark_ms, exempt=retention.exempt)
-        run = _RUNS.get(action)
+        run = runs.get(action)
         if run is None:
             return reply_for(action, row, command)
         try:
@@ -217,6 +227,11 @@ class BatchRunner:
     def _bury(self, work: Work, _row: Row | None, batch: _Batch) -> Reply:
         return batch.acknowledge(work.command, ledger.tombstone(work.command, batch.now_ms))
 
+    def _no_room(self, work: Work, _row: Row | None, _batch: _Batch) -> Reply:
+        """A no without a row (it would take room, too): nothing is held, and the rollback leaves a tombstone."""
+        status = Status.NO if work.command.kind is Kind.PREPARE else Status.ERROR
+        return _reply(work, status, ErrorCode.DISK_FULL, f"the disk of service {self._service!r} is full: make room")
+
     def _starting(self, command: Command) -> tuple[Operation, BaseModel]:
         operation = self._operations.get(command.operation)
         if operation is None or operation.prepares is not (command.kind is Kind.PREPARE):
@@ -271,12 +286,18 @@ class _Batch:
         return ledger.ack(command, row)
 
 
-_RUNS: Final[Mapping[Action, Callable[[BatchRunner, Work, Row | None, _Batch], Reply | None]]] = {
+_Run = Callable[[BatchRunner, Work, "Row | None", _Batch], "Reply | None"]
+_RUNS: Final[Mapping[Action, _Run]] = {
     Action.RUN_PREPARE: BatchRunner._prepare,  # noqa: SLF001 - the table of this class's own methods
     Action.RUN_PERFORM: BatchRunner._perform,  # noqa: SLF001
     Action.RUN_COMMIT: BatchRunner._finish,  # noqa: SLF001
     Action.RUN_ROLLBACK: BatchRunner._finish,  # noqa: SLF001
     Action.TOMBSTONE: BatchRunner._bury,  # noqa: SLF001
+}
+_FINISHES: Final[Mapping[Action, _Run]] = {  # while the disk is full
+    **_RUNS,
+    Action.RUN_PREPARE: BatchRunner._no_room,  # noqa: SLF001
+    Action.RUN_PERFORM: BatchRunner._no_room,  # noqa: SLF001
 }
 
 

@@ -179,6 +179,11 @@ class Store:
         """Undo the transaction, if one is open."""
         self.database.rollback()
 
+    def undo(self) -> None:
+        """Undo a batch that failed, what is known of the watermark included: it is what the database holds."""
+        self.rollback()
+        self.retention, self._purged_to = _retention(self.database), _START
+
     def load(self, keys: Iterable[Key]) -> dict[Key, Row]:
         """The rows that exist among these, in one query.
 

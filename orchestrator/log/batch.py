@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 STORED = AppendResult(AppendStatus.STORED)
 FENCED = AppendResult(AppendStatus.FENCED)
 UNKNOWN = AppendResult(AppendStatus.UNKNOWN)
+FULL = AppendResult(AppendStatus.FULL)
 
 _INSERT_RECORD = "INSERT INTO records VALUES (?, ?, ?)"
 _INSERT_TRANSACTION = (
@@ -102,6 +103,7 @@ class Batch:
         self.last_record = last_record
         self.oldest_begun: str | None = None
         self._now_ms = now_ms
+        self._admitting = True
         self._ended: dict[str, Decided] = {}  # in this batch
         self._rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in (
             _INSERT_RECORD, _INSERT_TRANSACTION, _INSERT_KEY, _COMMIT, _ABORT, _PARK, _END, _INSERT_PARKING)}
@@ -109,8 +111,9 @@ class Batch:
             Begun: self._begun, Decided: self._decided, Ended: self._end, Parked: self._park,
             CancelledKey: self._cancel_key}
 
-    def apply(self, request: AppendRequest) -> list[AppendResult]:
-        """What becomes of each record of one request."""
+    def apply(self, request: AppendRequest, *, admitting: bool = True) -> list[AppendResult]:
+        """What becomes of each record of one request; without `admitting` nothing new is begun."""
+        self._admitting = admitting
         owners, handlers, incarnation = self._owners, self._handlers, request.incarnation
         results = []
         for epoch, record in [(item.epoch, item.record) for item in request.records]:
@@ -136,6 +139,8 @@ class Batch:
             return self._bound_elsewhere(bound, record.fingerprint)
         if not self._begins_now(record.transaction):
             return FENCED
+        if not self._admitting:
+            return FULL
         self._store_begun(record)
         return STORED
 
@@ -146,6 +151,8 @@ class Batch:
         if bound is None:
             if not self._begins_now(record.transaction):
                 return FENCED
+            if not self._admitting:
+                return FULL
             at_ms = record.at_ms
             self._store_begun(Begun(record.transaction, record.key, b"", "", 0, b"", at_ms, at_ms, 0))
             self._decided(Decided(

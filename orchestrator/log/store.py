@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 from itertools import takewhile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.ballast import BALLAST_BYTES
-from orchestrator.database import OwnedDatabase, create_database, refused
+from orchestrator.database import OwnedDatabase, create_database
 from orchestrator.files import REAL_FILES
-from orchestrator.log.batch import Batch, OpenTransaction, Owner
-from orchestrator.log.rows import as_decided, bound_to, load_parked, load_stored, select_in
-from orchestrator.log.schema import LOG_KIND, LOG_SCHEMA, crc_of, decode_record, digest_of_key
+from orchestrator.log.batch import FULL, Batch, OpenTransaction, Owner
+from orchestrator.log.opening import check_tail, load_open
+from orchestrator.log.rows import bound_to, load_stored, select_in
+from orchestrator.log.schema import LOG_KIND, LOG_SCHEMA, decode_record, digest_of_key
 from orchestrator.protocol.identifiers import began_ms_of, oldest_id
 from orchestrator.protocol.messages import SCHEMA_VERSION
 from orchestrator.protocol.records import (
@@ -25,7 +27,6 @@ from orchestrator.protocol.records import (
 )
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
 WATERMARK_EVERY_MS = 1_000
 CATCH_UP = 8  # the watermark may rise faster than real time by one part in so many: it makes up for time spent down
-TAIL_RECORDS = 10_000
+
+T = TypeVar("T")
 
 
 def boot_ms() -> int:
@@ -81,8 +83,9 @@ class LogStore:
         self._sequences: dict[int, tuple[str, int]] = {}  # by shard: incarnation, newest append processed
         self._open: dict[str, OpenTransaction] = {}
         self._exempt: list[str] = []
+        self._refused: dict[int, tuple[str, int]] = {}  # by shard: the newest append of which a Begun found no room
         try:
-            _check_tail(self._database, path)
+            check_tail(self._database, path)
             self._load()
         except BaseException:
             self._database.close()
@@ -136,22 +139,13 @@ class LogStore:
             sqlite3.Error, OSError, UnreadableError: of unknown outcome; the process must end and answer nobody.
             DefiniteError: E_STORE_REFUSED; a successor owns the log, nothing was stored.
         """
-        with self._transaction():
-            watermark_ms = self._raise_watermark(now_ms)
-            fresh = [self._is_fresh(request) for request in requests]
-            bound = self._bound_keys([r for r, wanted in zip(requests, fresh, strict=True) if wanted])
-            batch = Batch(
-                self._database.connection, self._open, self._owners, bound=bound, last_record=self._last_record,
-                now_ms=now_ms)
-            results = [batch.apply(r) if wanted else None for r, wanted in zip(requests, fresh, strict=True)]
-            batch.flush()
-            self._save_sequences(requests)
-            self._database.set_meta("last_record", batch.last_record)
-        self._last_record = batch.last_record
-        self._publish(watermark_ms, batch.oldest_begun)
-        return [
-            AppendReply(SCHEMA_VERSION, answers or [], self._watermark_ms, self._exempt, answers is None)
-            for answers in results]
+        admitting = self._database.has_room(now_ms)
+        try:
+            return self._append(requests, now_ms, admitting=admitting)
+        except sqlite3.OperationalError as error:
+            if not self._database.make_room(error):
+                raise
+            return self._append(requests, now_ms, admitting=False)
 
     def take(self, request: TakeRequest, now_ms: int) -> TakeReply:
         """Give partitions to a shard's incarnation: raise their epochs and return what is open in them.
@@ -162,21 +156,7 @@ class LogStore:
             sqlite3.Error, OSError, UnreadableError: of unknown outcome; the process must end and answer nobody.
             DefiniteError: E_STORE_REFUSED; a successor owns the log, nothing was stored.
         """
-        with self._transaction():
-            watermark_ms = self._raise_watermark(now_ms)
-            restarts = self._count_take(request)
-            owners = self._new_owners(request)
-            taken = {partition for partition, owner in owners.items() if owner != self._owners.get(partition)}
-            self._count_recoveries(taken)
-            asked = set(request.partitions)
-            open_ids = [txn for txn, transaction in self._open.items() if transaction.partition in asked]
-            stored = load_stored(self._database.connection, open_ids)
-        self._owners.update(owners)
-        self._publish(watermark_ms)
-        stored.sort(key=lambda transaction: transaction.begun.transaction)
-        return TakeReply(
-            SCHEMA_VERSION, [owners[partition].epoch for partition in request.partitions], stored, self._watermark_ms,
-            restarts, self._exempt)
+        return self._finishing(lambda: self._take(request, now_ms))
 
     def register_store(self, name: str, uuid: str, sequence: int) -> str:
         """Note how far a service's database has come.
@@ -189,8 +169,7 @@ class LogStore:
             return f"the database of service {name!r} is another one ({uuid}) than the log knows ({row[0]})"
         if row is not None and sequence < row[1]:
             return f"the database of service {name!r} is an older copy: it ends at commit {sequence}, it had {row[1]}"
-        with self._transaction():
-            self._database.connection.execute("INSERT OR REPLACE INTO stores VALUES (?, ?, ?)", (name, uuid, sequence))
+        self._finishing(lambda: self._save_store(name, uuid, sequence))
         return ""
 
     def purge(self, now_ms: int, limit: int) -> int:
@@ -209,6 +188,55 @@ class LogStore:
     def close(self) -> None:
         """Give the log up."""
         self._database.close()
+
+    def _append(self, requests: Sequence[AppendRequest], now_ms: int, *, admitting: bool) -> list[AppendReply]:
+        with self._transaction():
+            watermark_ms = self._raise_watermark(now_ms)
+            fresh = [self._is_fresh(request) for request in requests]
+            bound = self._bound_keys([r for r, wanted in zip(requests, fresh, strict=True) if wanted])
+            batch = Batch(
+                self._database.connection, self._open, self._owners, bound=bound, last_record=self._last_record,
+                now_ms=now_ms)
+            results = [
+                batch.apply(r, admitting=admitting and self._admits(r)) if wanted else None
+                for r, wanted in zip(requests, fresh, strict=True)]
+            batch.flush()
+            self._save_sequences(requests)
+            self._database.set_meta("last_record", batch.last_record)
+        self._last_record = batch.last_record
+        self._publish(watermark_ms, batch.oldest_begun)
+        for request, answers in zip(requests, results, strict=True):
+            if answers is not None and FULL in answers:
+                self._refused[request.shard] = (request.incarnation, request.sequence)
+        return [
+            AppendReply(SCHEMA_VERSION, answers or [], self._watermark_ms, self._exempt, answers is None)
+            for answers in results]
+
+    def _take(self, request: TakeRequest, now_ms: int) -> TakeReply:
+        with self._transaction():
+            watermark_ms = self._raise_watermark(now_ms)
+            restarts = self._count_take(request)
+            owners = self._new_owners(request)
+            taken = {partition for partition, owner in owners.items() if owner != self._owners.get(partition)}
+            self._count_recoveries(taken)
+            asked = set(request.partitions)
+            open_ids = [txn for txn, transaction in self._open.items() if transaction.partition in asked]
+            stored = load_stored(self._database.connection, open_ids)
+        self._owners.update(owners)
+        self._publish(watermark_ms)
+        stored.sort(key=lambda transaction: transaction.begun.transaction)
+        return TakeReply(
+            SCHEMA_VERSION, [owners[partition].epoch for partition in request.partitions], stored, self._watermark_ms,
+            restarts, self._exempt)
+
+    def _finishing(self, work: Callable[[], T]) -> T:
+        """Work that begins nothing: where the disk is full, it may use the ballast."""
+        try:
+            return work()
+        except sqlite3.OperationalError as error:
+            if not self._database.make_room(error):
+                raise
+            return work()
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -241,16 +269,24 @@ class LogStore:
         self._owners = {row[0]: Owner(*row[1:]) for row in connection.execute("SELECT * FROM partitions")}
         self._sequences = {row[0]: (row[1], row[2]) for row in connection.execute(
             "SELECT shard, incarnation, last_sequence FROM shards")}
-        self._open = _load_open(connection)
+        self._open = load_open(connection)
         self._watermark_due_ms = 0
         self._exempt = self._exempt_below(self._watermark_ms)
 
+    def _save_store(self, name: str, uuid: str, sequence: int) -> None:
+        with self._transaction():
+            self._database.connection.execute("INSERT OR REPLACE INTO stores VALUES (?, ?, ?)", (name, uuid, sequence))
+
+    def _admits(self, request: AppendRequest) -> bool:
+        """Whether nothing of this very append was refused for want of room: its sender has been told, that stands."""
+        return self._refused.get(request.shard) != (request.incarnation, request.sequence)
+
     def _is_fresh(self, request: AppendRequest) -> bool:
-        """Whether the append is not older than one that was processed; a repeat of the newest one is answered again."""
+        """Whether the append is newer than all that were processed: a late duplicate of any of them must not run again."""
         incarnation, last = self._sequences.get(request.shard, ("", 0))
         if incarnation != request.incarnation:
             return True  # superseded: fenced record by record
-        if request.sequence < last:
+        if request.sequence <= last:
             return False
         self._sequences[request.shard] = (incarnation, request.sequence)
         return True
@@ -369,37 +405,3 @@ class LogStore:
         connection.executemany(
             "DELETE FROM records WHERE sequence = ?", [(sequence,) for sequence in passed if of[sequence] not in known])
         self._database.set_meta("base_sequence", base + len(passed))
-
-
-def _load_open(connection: sqlite3.Connection) -> dict[str, OpenTransaction]:
-    found: dict[str, OpenTransaction] = {}
-    rows = connection.execute(
-        "SELECT t.txn, t.partition, t.begun_sequence, t.decided_sequence, d.data, t.parked, t.recoveries, t.taken_sequence "
-        "FROM transactions t LEFT JOIN records d ON d.sequence = t.decided_sequence "
-        "WHERE t.ended_sequence = 0 ORDER BY t.txn")
-    for txn, partition, begun_sequence, decided_sequence, decided, parked, recoveries, taken_sequence in rows:
-        transaction = found[txn] = OpenTransaction(partition, max(begun_sequence, decided_sequence))
-        transaction.decided = None if decided is None else as_decided(decided)
-        transaction.parked = load_parked(connection, txn) if parked else {}
-        transaction.recoveries, transaction.taken_sequence = recoveries, taken_sequence
-    for txn, sequence in connection.execute(
-            "SELECT p.txn, MAX(p.sequence) FROM transactions t JOIN parkings p ON p.txn = t.txn "
-            "WHERE t.ended_sequence = 0 GROUP BY p.txn"):
-        found[txn].last_sequence = max(found[txn].last_sequence, sequence)
-    return found
-
-
-def _check_tail(database: OwnedDatabase, path: Path) -> None:
-    """The newest records are all there and whole; the older ones are `LogReader.verify`'s, which takes its time."""
-    base, last = database.meta("base_sequence"), database.meta("last_record")
-    expected = last
-    for sequence, crc, data in database.connection.execute(
-            "SELECT sequence, crc, data FROM records WHERE sequence >= ? ORDER BY sequence DESC LIMIT ?",
-            (base, TAIL_RECORDS)):
-        if sequence != expected:
-            raise refused(path, f"record {expected} is missing")
-        if crc != crc_of(sequence, data):
-            raise refused(path, f"record {sequence} is damaged")
-        expected -= 1
-    if last - expected < min(TAIL_RECORDS, last - base + 1):
-        raise refused(path, f"record {expected} is missing")

@@ -24,6 +24,12 @@ def conflict(effects: Effects, waiter: Waiter, transaction: str) -> None:
     reject(effects, waiter, ErrorCode.KEY_CONFLICT, message)
 
 
+def no_room(effects: Effects, waiter: Waiter) -> None:
+    """Refuse what the log's disk has no room for."""
+    message = "the transaction log's disk is full; nothing was begun: make room, then ask again with the same key"
+    reject(effects, waiter, ErrorCode.DISK_FULL, message)
+
+
 def retry(waiter: Waiter) -> OutcomeMessage:
     """Ask again, perhaps elsewhere."""
     return OutcomeMessage(

@@ -261,7 +261,12 @@ class Coordinator:
                 self._join(txn, joiner)
             return
         self._table.forget(txn)
-        if result.stored is not None:
+        if result.status is AppendStatus.FULL:
+            for waiter in txn.waiters:
+                answers.no_room(self._drive.effects, waiter)
+            for joiner in joiners:
+                answers.not_ready(self._drive.effects, joiner.waiter)
+        elif result.stored is not None:
             mine = [Joiner(waiter, record.fingerprint) for waiter in txn.waiters]
             self._recovery.answer(result.stored, [*mine, *joiners], self.watermark_ms)
 
@@ -281,6 +286,9 @@ class Coordinator:
             return
         if result.status is AppendStatus.BOUND and result.stored is not None:
             self._recovery.answer(result.stored, [joiner], self.watermark_ms)
+            return
+        if result.status is AppendStatus.FULL:
+            answers.no_room(self._drive.effects, joiner.waiter)
             return
         self._drive.effects.outcomes.append((joiner.waiter, OutcomeMessage(
             joiner.waiter.number, record.transaction, OutcomeStatus.ABORTED, [], ErrorCode.CANCELLED,

@@ -103,6 +103,7 @@ class AppendStatus(IntEnum):
     CONFLICT = 2  # the key is bound to another transaction with another fingerprint
     FENCED = 3  # the epoch is stale; nothing was stored
     UNKNOWN = 4  # a record of a transaction that was never begun; nothing was stored
+    FULL = 5  # the disk is full and this would begin something new; nothing was stored
 
 
 class AppendResult(Wire, frozen=True):

@@ -147,7 +147,7 @@ async def test_nobody_is_answered_once_memory_cannot_be_read_anew(
     def unreadable(_connection: sqlite3.Connection) -> None:
         raise sqlite_error(code)
 
-    monkeypatch.setattr(store_module, "_load_open", unreadable)
+    monkeypatch.setattr(store_module, "load_open", unreadable)
     future = writer.append(append)
     await asyncio.wait_for(failed.wait(), 10)
     assert not future.done()

@@ -1,0 +1,57 @@
+"""What opening a transaction log reads: its newest records, to be sure of them, and what is open."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.database import refused
+from orchestrator.log.batch import OpenTransaction
+from orchestrator.log.rows import as_decided, load_parked
+from orchestrator.log.schema import crc_of
+
+if TYPE_CHECKING:
+    import sqlite3
+    from pathlib import Path
+
+    from orchestrator.database import OwnedDatabase
+
+TAIL_RECORDS = 10_000
+
+
+def load_open(connection: sqlite3.Connection) -> dict[str, OpenTransaction]:
+    """The transactions that have not ended, by id."""
+    found: dict[str, OpenTransaction] = {}
+    rows = connection.execute(
+        "SELECT t.txn, t.partition, t.begun_sequence, t.decided_sequence, d.data, t.parked, t.recoveries, t.taken_sequence "
+        "FROM transactions t LEFT JOIN records d ON d.sequence = t.decided_sequence "
+        "WHERE t.ended_sequence = 0 ORDER BY t.txn")
+    for txn, partition, begun_sequence, decided_sequence, decided, parked, recoveries, taken_sequence in rows:
+        transaction = found[txn] = OpenTransaction(partition, max(begun_sequence, decided_sequence))
+        transaction.decided = None if decided is None else as_decided(decided)
+        transaction.parked = load_parked(connection, txn) if parked else {}
+        transaction.recoveries, transaction.taken_sequence = recoveries, taken_sequence
+    for txn, sequence in connection.execute(
+            "SELECT p.txn, MAX(p.sequence) FROM transactions t JOIN parkings p ON p.txn = t.txn "
+            "WHERE t.ended_sequence = 0 GROUP BY p.txn"):
+        found[txn].last_sequence = max(found[txn].last_sequence, sequence)
+    return found
+
+
+def check_tail(database: OwnedDatabase, path: Path) -> None:
+    """The newest records are all there and whole; the older ones are `LogReader.verify`'s, which takes its time.
+
+    Raises:
+        DefiniteError: E_STORE_REFUSED, naming the record.
+    """
+    base, last = database.meta("base_sequence"), database.meta("last_record")
+    expected = last
+    for sequence, crc, data in database.connection.execute(
+            "SELECT sequence, crc, data FROM records WHERE sequence >= ? ORDER BY sequence DESC LIMIT ?",
+            (base, TAIL_RECORDS)):
+        if sequence != expected:
+            raise refused(path, f"record {expected} is missing")
+        if crc != crc_of(sequence, data):
+            raise refused(path, f"record {sequence} is damaged")
+        expected -= 1
+    if last - expected < min(TAIL_RECORDS, last - base + 1):
+        raise refused(path, f"record {expected} is missing")
