@@ -266,11 +266,14 @@ class Shard:
             except IndefiniteError:
                 await asyncio.sleep(AGAIN_S)
         self._checking.discard(partition)
-        if owner["incarnation"] == self._incarnation:
+        standing = standing_of(
+            (owner["shard"], owner["epoch"], owner["incarnation"]), shard=self._spec.index, incarnation=self._incarnation,
+            epoch=self._core.epochs.get(partition, 0))
+        if standing is Standing.HOLDS:
             log_event("fenced_by_foreign_epoch", level="CRITICAL", code=ErrorCode.FENCED,
                       message=f"partition {partition}: a service has seen a higher epoch than the log gave out")
-        elif owner["shard"] == self._spec.index:
-            log_event("superseded", level="WARNING", code=ErrorCode.FENCED, message="a newer incarnation serves; leaving")
+        elif standing is Standing.SUPERSEDED:
+            log_event("superseded", level="WARNING", code=ErrorCode.FENCED, message="a newer taking counts; leaving")
             os._exit(1)
         else:
             self._apply(self._core.drop([partition], self._now_ms()))

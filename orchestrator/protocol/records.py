@@ -122,7 +122,7 @@ class EpochRecord(Wire, frozen=True):
 
 
 class AppendRequest(Wire, frozen=True):
-    """A batch of records; a sequence below the highest processed from that incarnation is dropped whole."""
+    """A batch of records; a sequence not above the highest processed from that incarnation is dropped whole."""
 
     schema: int
     shard: int

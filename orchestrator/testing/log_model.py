@@ -85,7 +85,7 @@ class LogModel:
         """Store a batch; None if its sequence is stale."""
         incarnation, sequence = self.newest.get(request.shard, ("", 0))
         if incarnation == request.incarnation:
-            if request.sequence < sequence:
+            if request.sequence <= sequence:
                 return None
             self.newest[request.shard] = (incarnation, request.sequence)
         return [self._record(request.incarnation, item.epoch, item.record) for item in request.records]

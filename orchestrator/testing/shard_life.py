@@ -36,6 +36,7 @@ from orchestrator.protocol.records import (
     TakeRequest,
     encode,
 )
+from orchestrator.protocol.standing import Standing, standing_of
 from orchestrator.testing.life import Life, Message
 
 if TYPE_CHECKING:
@@ -213,12 +214,11 @@ class ShardLife(Life):
 
         def owned(owner: tuple[int, int, str]) -> None:
             self._checking.discard(partition)
-            shard, _, incarnation = owner
-            if incarnation == self.name:
-                return
-            if shard == self.index:
+            epoch = self.core.epochs.get(partition, 0)
+            standing = standing_of(owner, shard=self.index, incarnation=self.name, epoch=epoch)
+            if standing is Standing.SUPERSEDED:
                 self.world.end(self, "superseded")
-            else:
+            elif standing is Standing.MOVED:
                 self._apply(self.core.drop([partition], self.now_ms))
 
         self.call("log", "owner", lambda: partition, owned)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -12,11 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from orchestrator.log.reader import LogReader
 from orchestrator.log.store import LogStore, create_log
-from orchestrator.protocol.identifiers import epoch_of, make_id, partition_of
+from orchestrator.protocol.identifiers import make_id, partition_of
 from orchestrator.protocol.records import (
     AppendRequest,
-    AppendResult,
-    AppendStatus,
     Begun,
     CancelledKey,
     Decided,
@@ -25,10 +22,9 @@ from orchestrator.protocol.records import (
     EpochRecord,
     Parked,
     Record,
-    State,
-    StoredTransaction,
     TakeRequest,
 )
+from orchestrator.testing.log_model import LogModel
 
 NOW = 1_700_000_000_000
 PARTITIONS = (3, 4)
@@ -37,108 +33,6 @@ FINGERPRINTS = st.sampled_from([b"", b"x" * 16, b"y" * 16])
 STEPS = st.sampled_from(["pay", "ship"])
 ONE_IN_FIVE = st.sampled_from([False, False, False, False, True])
 SHARDS = st.sampled_from([0, 1])
-
-
-class Model:
-    """What the log should hold."""
-
-    def __init__(self) -> None:
-        self.owners: dict[int, tuple[int, int, str]] = {}  # partition: shard, epoch, incarnation
-        self.transactions: dict[str, dict[str, Any]] = {}
-        self.keys: dict[str, str] = {}
-        self.newest: dict[int, tuple[str, int]] = {}  # shard: incarnation, sequence
-
-    def take(self, shard: int, incarnation: str, partitions: list[int]) -> list[StoredTransaction]:
-        if self.newest.get(shard, ("", 0))[0] != incarnation:
-            self.newest[shard] = (incarnation, 0)
-        taken = [p for p in partitions if self.owners.get(p, (-1, 0, ""))[::2] != (shard, incarnation)]
-        for partition in taken:
-            self.owners[partition] = (shard, self.owners.get(partition, (0, 0, ""))[1] + 1, incarnation)
-        found = []
-        for txn, entry in sorted(self.transactions.items()):
-            if entry["ended"] or partition_of(txn) not in partitions:
-                continue
-            if partition_of(txn) in taken:
-                entry["recoveries"] = 1 if entry["progress"] else entry["recoveries"] + 1
-                entry["progress"] = False
-            found.append(self.stored(txn))
-        return found
-
-    def append(self, request: AppendRequest) -> list[AppendResult] | None:
-        incarnation, sequence = self.newest.get(request.shard, ("", 0))
-        if incarnation == request.incarnation:
-            if request.sequence < sequence:
-                return None
-            self.newest[request.shard] = (incarnation, request.sequence)
-        return [self.record(request.incarnation, item.epoch, item.record) for item in request.records]
-
-    def record(self, incarnation: str, epoch: int, record: Record) -> AppendResult:
-        if self.owners.get(partition_of(record.transaction), (0, 0, ""))[1:] != (epoch, incarnation):
-            return AppendResult(AppendStatus.FENCED)
-        if isinstance(record, Begun):
-            return self.begun(record)
-        if isinstance(record, CancelledKey):
-            return self.cancelled(record)
-        entry = self.transactions.get(record.transaction)
-        if entry is None or (isinstance(record, Ended) and entry["decided"] is None):
-            return AppendResult(AppendStatus.UNKNOWN)
-        if not entry["ended"]:
-            self.progress(entry, record)
-        return AppendResult(AppendStatus.STORED, entry["decided"] if isinstance(record, Decided) else None)
-
-    def progress(self, entry: dict[str, Any], record: Record) -> None:
-        if isinstance(record, Decided) and entry["decided"] is None:
-            entry["decided"], entry["progress"] = record, True
-        elif isinstance(record, Ended):
-            entry["ended"], entry["parked"] = record.at_ms, {}
-        elif isinstance(record, Parked) and record.code != entry["codes"].get(record.step, ""):
-            entry["codes"][record.step], entry["progress"] = record.code, True
-            entry["parked"].pop(record.step, None)
-            if record.code:
-                entry["parked"][record.step] = record
-
-    def begun(self, record: Begun) -> AppendResult:
-        bound = self.keys.get(record.key)
-        if bound == record.transaction:
-            return AppendResult(AppendStatus.STORED)
-        if bound is not None:
-            stored = self.stored(bound)
-            fits = not record.fingerprint or stored.begun.fingerprint in {b"", record.fingerprint}
-            return AppendResult(AppendStatus.BOUND if fits else AppendStatus.CONFLICT, stored=stored)
-        if epoch_of(record.transaction) != self.owners[partition_of(record.transaction)][1]:
-            return AppendResult(AppendStatus.FENCED)
-        self.keys[record.key] = record.transaction
-        self.transactions[record.transaction] = {
-            "begun": record, "decided": None, "ended": 0, "parked": {}, "codes": {}, "recoveries": 0, "progress": True}
-        return AppendResult(AppendStatus.STORED)
-
-    def cancelled(self, record: CancelledKey) -> AppendResult:
-        bound = self.keys.get(record.key)
-        if bound is not None and bound != record.transaction:
-            return AppendResult(AppendStatus.BOUND, stored=self.stored(bound))
-        begun = Begun(record.transaction, record.key, b"", "", 0, b"", record.at_ms, record.at_ms, 0)
-        if bound is None and self.begun(begun).status is AppendStatus.FENCED:
-            return AppendResult(AppendStatus.FENCED)
-        entry = self.transactions[record.transaction]
-        if bound is None:
-            entry["decided"] = Decided(
-                record.transaction, Decision.ABORT, record.at_ms, "E_CANCELLED", "cancelled before it was submitted")
-            entry["ended"] = record.at_ms
-        return AppendResult(AppendStatus.STORED, entry["decided"])
-
-    def stored(self, txn: str) -> StoredTransaction:
-        entry = self.transactions[txn]
-        return StoredTransaction(
-            entry["begun"], self.state(txn), entry["decided"], entry["ended"], list(entry["parked"].values()),
-            entry["recoveries"])
-
-    def state(self, txn: str) -> State:
-        entry = self.transactions[txn]
-        if entry["decided"] is None:
-            return State.PREPARING
-        if entry["decided"].decision is Decision.COMMIT:
-            return State.COMMITTED if entry["ended"] else State.COMMITTING
-        return State.ABORTED if entry["ended"] else State.ABORTING
 
 
 class LogAgainstModel(RuleBasedStateMachine):
@@ -150,7 +44,7 @@ class LogAgainstModel(RuleBasedStateMachine):
         self.path = Path(self.directory.name) / "log.sqlite"
         create_log(self.path)
         self.store = LogStore(self.path, "run", 10**12)
-        self.model = Model()
+        self.model = LogModel()
         self.counter = 0
         self.now_ms = NOW
         self.sequences: dict[str, int] = {}  # by incarnation
@@ -220,7 +114,7 @@ class LogAgainstModel(RuleBasedStateMachine):
     @invariant()
     def open_transactions_are_known(self) -> None:
         if not self.pending:
-            assert self.store.open_count == sum(not entry["ended"] for entry in self.model.transactions.values())
+            assert self.store.open_count == sum(not entry.ended for entry in self.model.transactions.values())
 
     def teardown(self) -> None:
         self.flush()
@@ -229,11 +123,11 @@ class LogAgainstModel(RuleBasedStateMachine):
         assert reader.verify() == []
         found = {summary.transaction: (summary.state, summary.parked) for summary in reader.iterate()}
         assert found == {
-            txn: (self.model.state(txn).name.lower(), bool(entry["parked"]))
+            txn: (self.model.stored(txn).state.name.lower(), bool(entry.parked))
             for txn, entry in self.model.transactions.items()}
         for txn in found:
             assert reader.stored(txn) == self.model.stored(txn)
-            assert reader.by_key(self.model.transactions[txn]["begun"].key) == self.model.stored(txn)
+            assert reader.by_key(self.model.transactions[txn].begun.key) == self.model.stored(txn)
         reader.close()
         self.directory.cleanup()
 

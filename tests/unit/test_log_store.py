@@ -83,14 +83,24 @@ def test_an_older_append_of_an_incarnation_is_dropped(log: Log) -> None:
     assert sole(log.store.append([older], NOW)).dropped
 
 
-def test_the_newest_append_is_answered_again(log: Log) -> None:
+def test_an_append_that_is_repeated_is_answered_again_under_its_new_sequence(log: Log) -> None:
     log.take()
     txn = log.id()
-    request = log.request(begun(txn, "k"), decided(txn, COMMIT))
-    first = sole(log.store.append([request], NOW))
+    records = (begun(txn, "k"), decided(txn, COMMIT))
+    first = sole(log.store.append([log.request(*records)], NOW))
     log.reopen()
-    assert sole(log.store.append([request], NOW)) == first
+    assert sole(log.store.append([log.request(*records)], NOW)) == first
     assert log.store.last_record == 2
+
+
+def test_a_late_duplicate_of_the_newest_append_does_not_run_again(log: Log) -> None:
+    """It may run after its key was forgotten: it would begin a transaction that its shard knows to be another's."""
+    log.take()
+    request = log.request(begun(log.id(), "k"))
+    assert not sole(log.store.append([request], NOW)).dropped
+    assert sole(log.store.append([request], NOW)).dropped
+    log.reopen()
+    assert sole(log.store.append([request], NOW)).dropped
 
 
 def test_a_key_is_bound_once(log: Log) -> None:
