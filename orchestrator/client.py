@@ -68,7 +68,7 @@ class Client:
         key = uuid.uuid4().hex if key is None else _checked_key(key)
         if deadline_ms is not None:
             check_deadline(deadline_ms or -1)
-        refusal = self._conversation.refusal(key)
+        refusal = self._conversation.refusal(key, definition.name)
         if refusal is not None:  # before the input is encoded: this must cost next to nothing
             handle = Handle(key, 0, self.cancel_handle)
             handle.settle(None, refusal)

@@ -59,10 +59,11 @@ class Conversation:
         self._shards = shards
         self._port = port
         self._waiting_max = waiting_max
-        self._full_until_s = [0.0] * shards  # a shard that is full said when to come back
+        self._full_until_s: dict[tuple[int, str], float] = {}  # by shard and saga: where it is full, and until when
         self._name = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
+        self._sagas: dict[int, str] = {}
         self._queue: list[Request] = []
         self._lock = threading.Lock()
         self._woken = False
@@ -77,17 +78,19 @@ class Conversation:
         """Requests without an answer."""
         return len(self._handles)
 
-    def refusal(self, key: str) -> OverloadedError | None:
+    def refusal(self, key: str, saga: str) -> OverloadedError | None:
         """Why a submit of this key must not be sent now; None if it may.
 
         A shard that is full has said when to come back, and asking it before that would only take from it the time that
-        it needs for what it has accepted.
+        it needs for what it has accepted. It may be full for one saga only: that of a service that does not answer.
         """
         if len(self._handles) >= self._waiting_max:
             return OverloadedError(f"{len(self._handles)} requests of this client wait for an answer", FULL_RETRY_MS)
-        full_until_s = self._full_until_s[partition_of_key(key) % self._shards if self._shards > 1 else 0]
-        if full_until_s and (left_s := full_until_s - time.monotonic()) > 0:
-            return OverloadedError("the shard has said that it is full", int(left_s * 1000) + 1)
+        if self._full_until_s:
+            shard = partition_of_key(key) % self._shards
+            left_s = self._full_until_s.get((shard, saga), 0.0) - time.monotonic()
+            if left_s > 0:
+                return OverloadedError(f"shard {shard} has said that it is full for {saga}", int(left_s * 1000) + 1)
         return None
 
     def request(self, key: str, make: Callable[[int], Request], cancel: Callable[[Handle], Handle]) -> Handle:
@@ -103,6 +106,8 @@ class Conversation:
             if self._closed:
                 raise IndefiniteError(ErrorCode.UNREACHABLE, "this client is closed")
             self._handles[number] = handle
+            if isinstance(request, SubmitRequest):
+                self._sagas[number] = request.saga
             self._queue.append(request)
             wake, self._woken = not self._woken, True
         if wake:
@@ -171,8 +176,9 @@ class Conversation:
 
     def _deliver(self, shard: int, outcomes: list[OutcomeMessage]) -> None:
         for message in outcomes:
-            if message.code == ErrorCode.OVERLOADED and not message.service:  # a service that is full is no shard
-                self._full_until_s[shard] = time.monotonic() + message.retry_after_ms / 1000
+            saga = self._sagas.pop(message.number, "") if message.status is not OutcomeStatus.RETRY else ""
+            if message.code == ErrorCode.OVERLOADED:
+                self._full_until_s[shard, saga] = time.monotonic() + message.retry_after_ms / 1000
             if message.status is OutcomeStatus.RETRY:
                 self._loop.call_later(RETRY_S, self._ask_again, message.number)
                 continue

@@ -7,10 +7,10 @@ from orchestrator.protocol.effects import Effects, Waiter
 from orchestrator.protocol.messages import OutcomeMessage, OutcomeStatus
 
 
-def rejection(waiter: Waiter, code: str, message: str, retry_after_ms: int = 0) -> OutcomeMessage:
-    """A definite refusal: nothing was begun."""
+def rejection(waiter: Waiter, code: str, message: str, retry_after_ms: int = 0, service: str = "") -> OutcomeMessage:
+    """A definite refusal, perhaps because of one service: nothing was begun."""
     return OutcomeMessage(
-        waiter.number, "", OutcomeStatus.REJECTED, [], str(code), message, retry_after_ms=retry_after_ms)
+        waiter.number, "", OutcomeStatus.REJECTED, [], str(code), message, service, retry_after_ms=retry_after_ms)
 
 
 def reject(effects: Effects, waiter: Waiter, code: str, message: str) -> None:

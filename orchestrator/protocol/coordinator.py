@@ -44,6 +44,7 @@ class Coordinator:
     def __init__(self, sagas: Mapping[tuple[str, int], Saga], *, open_max: int, quarantine_after: int = 5) -> None:
         self.watermark_ms = 0  # the log's; set by the shell
         self._newest = admission.newest(sagas.values())
+        self._services = {saga.name: tuple({step.service: None for step in saga.steps}) for saga in self._newest.values()}
         self._open_max = open_max
         self._counter = 0
         self._last_ms = 0
@@ -220,6 +221,11 @@ class Coordinator:
             return answers.rejection(
                 waiter, ErrorCode.OVERLOADED, f"{len(self._table)} transactions are open, the limit of this shard",
                 admission.retry_after_ms(len(self._table)))
+        service = self._drive.traffic.crowded(self._services.get(request.saga, ()), max(1, self._open_max // 2))
+        if service:
+            return answers.rejection(
+                waiter, ErrorCode.OVERLOADED, f"too many transactions wait for {service}",
+                admission.retry_after_ms(len(self._table)), service)
         try:
             saga, data, business_key = admission.check(self._newest, request)
         except DefiniteError as error:
@@ -306,7 +312,7 @@ class Coordinator:
 
     def _send_away(self, txn: Transaction) -> None:
         """Forget a transaction that is another's; whoever waits for it asks again, there."""
-        self._table.forget(txn)
+        self._drive.forget(txn)
         for waiter in (*txn.waiters, *(joiner.waiter for joiner in txn.joiners)):
             answers.not_ready(self._drive.effects, waiter)
 

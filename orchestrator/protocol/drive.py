@@ -10,6 +10,7 @@ from orchestrator.protocol.effects import Effects, Notice
 from orchestrator.protocol.messages import Command, Kind, OutcomeMessage, OutcomeStatus, Reply, Status, StepResult
 from orchestrator.protocol.records import Decided, Decision, Ended, Parked, State
 from orchestrator.protocol.timers import Timers
+from orchestrator.protocol.traffic import Traffic
 from orchestrator.protocol.transaction import NEVER_MS, UNREAD, Event, Phase, StepProgress, Transaction, durable_event
 from orchestrator.saga import Context, RollbackOrder, Step, decode_plain, encode_plain
 
@@ -21,14 +22,21 @@ class Drive:
 
     Args:
         timers: where due times are kept.
-        ended: told when a transaction has ended and can be forgotten.
+        ended: told when a transaction can be forgotten.
     """
 
     def __init__(self, timers: Timers, ended: Callable[[Transaction], None]) -> None:
         self.effects = Effects()
         self.now_ms = 0
+        self.traffic = Traffic()
         self._timers = timers
         self._ended = ended
+
+    def forget(self, txn: Transaction) -> None:
+        """Drop a transaction: it has ended, or is another shard's."""
+        for progress in txn.steps.values():
+            self.traffic.answered(progress)
+        self._ended(txn)
 
     def start(self, txn: Transaction) -> None:
         """Begun is durable: send what can be prepared, or abort what was cancelled meanwhile."""
@@ -182,6 +190,7 @@ class Drive:
         policy = step.prepare_retry if kind is Kind.PREPARE else step.finish_retry
         progress.due_ms = self.now_ms + (policy.backoff_ms_max if progress.parked else policy.attempt_timeout_ms)
         self.arm(txn, progress.due_ms)
+        self.traffic.sent(progress)
         self.effects.command(
             step.service, Command(txn.id, step.name, kind, progress.attempt, txn.epoch, step.operation, request))
 
@@ -231,6 +240,8 @@ class Drive:
             return
         if txn.state is not State.PREPARING or txn.deciding is not None or progress.phase is not Phase.SENT:
             return
+        if reply.status in (Status.YES, Status.NO, Status.VIOLATION):
+            self.traffic.answered(progress, reply.attempt)
         if reply.status is Status.YES:
             progress.phase, progress.result, progress.due_ms = Phase.YES, reply.result, NEVER_MS
             self._voted_yes(txn, progress)
@@ -272,7 +283,7 @@ class Drive:
         if progress.phase is Phase.SENT:
             if progress.step.prepare_retry.exhausted(progress.attempt):
                 self._unavailable(txn, progress)
-            else:
+            elif not self._postponed(txn, progress):
                 self._step_notice(txn, "attempt_timeout", "DEBUG", progress, None)
                 self._send(txn, progress, Kind.PREPARE, progress.request)
         elif progress.phase is Phase.FINISHING:
@@ -280,10 +291,20 @@ class Drive:
             if not progress.parked and progress.step.finish_retry.exhausted(progress.attempt):
                 self._park(txn, progress, progress.failing or ErrorCode.SERVICE_UNAVAILABLE,
                            progress.message or f"no answer after {progress.attempt} attempts")
-            self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
+            if not self._postponed(txn, progress):
+                self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
         elif progress.step.after_commit and progress.parked:
             progress.due_ms = NEVER_MS
             self._perform(txn, progress)
+
+    def _postponed(self, txn: Transaction, progress: StepProgress) -> bool:
+        """Whether the service has had as many repeats as it may: this one is looked at again later, each at another time."""
+        if self.traffic.may_repeat(progress, self.now_ms):
+            return False
+        policy = progress.step.prepare_retry if progress.phase is Phase.SENT else progress.step.finish_retry
+        progress.due_ms = self.now_ms + policy.postponed_ms(self.now_ms, f"{txn.id}/{progress.step.name}")
+        self.arm(txn, progress.due_ms)
+        return True
 
     def _acknowledge(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
         if reply.status is Status.FENCED:
@@ -300,6 +321,7 @@ class Drive:
 
     def _acknowledged(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
         progress.phase, progress.due_ms = Phase.DONE, NEVER_MS
+        self.traffic.answered(progress, reply.attempt)
         txn.unfinished -= 1
         if progress.result is None:
             progress.result = reply.result
@@ -329,6 +351,7 @@ class Drive:
         if progress.parked or txn.ended:
             return
         progress.parked = True
+        self.traffic.answered(progress)  # somebody has to look: it must not keep new transactions out meanwhile
         self.effects.records.append(Parked(txn.id, progress.step.name, str(code), message, self.now_ms))
         self._notice(txn, "parked", "ERROR", service=progress.step.service, step=progress.step.name,
                      attempt=progress.attempt, code=str(code), message=message)
@@ -343,7 +366,7 @@ class Drive:
         txn.move(Event.ALL_ACKNOWLEDGED)
         if not txn.ended:
             self.effects.records.append(Ended(txn.id, self.now_ms))
-        self._ended(txn)
+        self.forget(txn)
 
     def _notice(self, txn: Transaction, event: str, level: str, **fields: Any) -> None:
         self.effects.notices.append(Notice(event, level, txn.id, **fields))

@@ -5,6 +5,11 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
+BUDGET_TOKENS_MAX = 1_000
+BUDGET_PER_S = 500
+BUDGET_PER_FIRST_MILLI = 200
+BUDGET_PER_ANSWER_MILLI = 2_000
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -35,14 +40,57 @@ class RetryPolicy:
 
     def delay_ms(self, attempt: int, salt: str) -> int:
         """Delay before the attempt after `attempt` (from 1); the jitter is a pure function of `salt` and attempt."""
-        ceiling = min(self.backoff_ms_max, self.backoff_ms << min(attempt - 1, 20))
-        digest = hashlib.blake2b(f"{salt}/{attempt}".encode(), digest_size=4).digest()
-        return 1 + int.from_bytes(digest, "big") % ceiling
+        return 1 + _drawn(f"{salt}/{attempt}") % min(self.backoff_ms_max, self.backoff_ms << min(attempt - 1, 20))
+
+    def postponed_ms(self, now_ms: int, salt: str) -> int:
+        """Delay of an attempt for which there is no budget: half to one and a half of the time given to one."""
+        return self.attempt_timeout_ms // 2 + 1 + _drawn(f"{salt}/{now_ms}") % self.attempt_timeout_ms
 
     def exhausted(self, attempt: int) -> bool:
         """Whether no attempt may follow this one without giving up or parking."""
         return 0 < self.attempts_max <= attempt
 
 
+class RetryBudget:
+    """How many messages to one service may be repeats: a bucket of tokens, one taken by each.
+
+    A service that answers nothing would otherwise be sent everything that is open again every second, for as long as that
+    lasts, and be the slower for it. A fraction of a token comes with every first attempt, some with time, and two with
+    every repeat that is answered: so what was lost is made up for quickly once the service is back.
+
+    Source: Google SRE Book, "Handling Overload" (per-client retry budget); AWS SDK "standard" retry mode (token bucket).
+    """
+
+    __slots__ = ("_millitokens", "_refilled_ms")
+
+    def __init__(self) -> None:
+        self._millitokens = BUDGET_TOKENS_MAX * 1_000
+        self._refilled_ms = 0
+
+    def first(self) -> None:
+        """A first attempt has left."""
+        self._add(BUDGET_PER_FIRST_MILLI)
+
+    def answered(self) -> None:
+        """A repeat was answered for good: repeating is what helps."""
+        self._add(BUDGET_PER_ANSWER_MILLI)
+
+    def take(self, now_ms: int) -> bool:
+        """Whether a repeat may leave; it has taken its token then."""
+        self._add(max(0, now_ms - self._refilled_ms) * BUDGET_PER_S)
+        self._refilled_ms = max(now_ms, self._refilled_ms)
+        if self._millitokens < 1_000:  # noqa: PLR2004 - one token
+            return False
+        self._millitokens -= 1_000
+        return True
+
+    def _add(self, millitokens: int) -> None:
+        self._millitokens = min(self._millitokens + millitokens, BUDGET_TOKENS_MAX * 1_000)
+
+
 PREPARE_RETRY = RetryPolicy()
 FINISH_RETRY = RetryPolicy(backoff_ms_max=5_000, attempts_max=20)
+
+
+def _drawn(salt: str) -> int:
+    return int.from_bytes(hashlib.blake2b(salt.encode(), digest_size=4).digest(), "big")

@@ -47,7 +47,7 @@ class Phase(IntEnum):
 class StepProgress:
     """One step of one transaction."""
 
-    __slots__ = ("attempt", "due_ms", "failing", "message", "parked", "phase", "request", "result", "step", "value")
+    __slots__ = ("attempt", "due_ms", "failing", "message", "parked", "phase", "request", "result", "step", "value", "waits")
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -60,6 +60,7 @@ class StepProgress:
         self.failing = ""  # code of the last transient answer
         self.message = ""
         self.parked = False
+        self.waits = False  # for an answer of its service; see `traffic`
 
 
 class Transaction:

@@ -41,9 +41,9 @@ class Shard:
         return msgspec.msgpack.encode(OutcomeBatch(SCHEMA_VERSION, answers))
 
 
-def full(retry_after_ms: int = 60_000, service: str = "") -> Callable[[SubmitRequest], OutcomeMessage]:
+def full(retry_after_ms: int = 60_000) -> Callable[[SubmitRequest], OutcomeMessage]:
     return lambda submit: OutcomeMessage(
-        submit.number, "", OutcomeStatus.REJECTED, [], "E_OVERLOADED", "full", service, retry_after_ms=retry_after_ms)
+        submit.number, "", OutcomeStatus.REJECTED, [], "E_OVERLOADED", "full", retry_after_ms=retry_after_ms)
 
 
 def committed(submit: SubmitRequest) -> OutcomeMessage:
@@ -74,10 +74,10 @@ def submit(conversation: Conversation, key: str) -> Handle:
 def test_a_full_shard_is_not_asked_before_the_time_it_named(talk) -> None:
     shard = Shard(full())
     conversation = talk(shard)
-    assert conversation.refusal("k") is None
+    assert conversation.refusal("k", "s") is None
     with pytest.raises(OverloadedError):
         submit(conversation, "k").outcome(5)
-    refusal = conversation.refusal("k")
+    refusal = conversation.refusal("k", "s")
     assert refusal is not None
     assert 59_000 < refusal.retry_after_ms <= 60_001
 
@@ -88,7 +88,7 @@ def test_it_is_asked_again_after_that_time(talk) -> None:
     with pytest.raises(OverloadedError):
         submit(conversation, "k").outcome(5)
     time.sleep(0.002)
-    assert conversation.refusal("k") is None
+    assert conversation.refusal("k", "s") is None
     shard.answer = committed
     assert submit(conversation, "k").outcome(5).committed
 
@@ -98,24 +98,25 @@ def test_one_full_shard_does_not_close_the_others(talk) -> None:
     conversation = talk(Shard(full()), Shard(committed))
     with pytest.raises(OverloadedError):
         submit(conversation, keys[0]).outcome(5)
-    assert conversation.refusal(keys[0]) is not None
-    assert conversation.refusal(keys[1]) is None
+    assert conversation.refusal(keys[0], "s") is not None
+    assert conversation.refusal(keys[1], "s") is None
     assert submit(conversation, keys[1]).outcome(5).committed
 
 
-def test_a_refusal_because_of_one_service_does_not_close_the_shard(talk) -> None:
-    conversation = talk(Shard(full(service="payment")))
+def test_a_shard_that_is_full_for_one_saga_is_asked_for_another(talk) -> None:
+    conversation = talk(Shard(full()))
     with pytest.raises(OverloadedError):
         submit(conversation, "k").outcome(5)
-    assert conversation.refusal("k") is None
+    assert conversation.refusal("k", "s") is not None
+    assert conversation.refusal("k", "t") is None
 
 
 def test_what_waits_is_bounded_and_questions_still_go_through(talk) -> None:
     conversation = talk(Shard(silent), waiting_max=3)
     for number in range(3):
-        assert conversation.refusal(f"k{number}") is None
+        assert conversation.refusal(f"k{number}", "s") is None
         submit(conversation, f"k{number}")
-    refusal = conversation.refusal("k3")
+    refusal = conversation.refusal("k3", "s")
     assert refusal is not None
     assert refusal.retry_after_ms > 0
     assert conversation.waiting == 3
