@@ -12,12 +12,15 @@ from actors.ledger import RowState
 from actors.store import PURGED, ROW_COLUMNS, row_of, value_crc
 from orchestrator.app import LedgerRow, ServiceAudit, StepState
 from orchestrator.database import open_reader, refused
+from orchestrator.files import REAL_FILES
 from orchestrator.logs import redact
 from orchestrator.saga import decode_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    from orchestrator.files import Files
 
 _STATES = "SELECT txn, step, operation, state FROM ledger ORDER BY txn, step"
 _STATE_NAMES: Mapping[object, str] = {state.value: state.name for state in RowState}
@@ -41,14 +44,15 @@ class StoreReader:
     Args:
         path: the database.
         audit: the service's own checks.
+        files: the disk.
 
     Raises:
         DefiniteError: E_STORE_REFUSED where it is missing or cannot be read.
     """
 
-    def __init__(self, path: Path, audit: Audit = _no_checks) -> None:
+    def __init__(self, path: Path, audit: Audit = _no_checks, *, files: Files = REAL_FILES) -> None:
         self._path = path
-        self._connection = open_reader(path)
+        self._connection = open_reader(path, files)
         self._connection.text_factory = _text
         self._audit = audit
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from orchestrator.files import Files
 
-BALLAST_BYTES: Final = 16 << 20
+BALLAST_BYTES: Final = 24 << 20  # the write-ahead log (16 MiB) folded into a database that grows by all of it, and then some
 REFILL_EVERY_MS: Final = 1_000
 _NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -42,14 +42,14 @@ class Ballast:
 
     def release(self, error: BaseException) -> bool:
         """Give the space back because of this error; returns False where that was done before."""
-        if not self.held:
+        if not self.held or not self._size:
             return False
         self.held = False
         self._due_ms = 0
         self._files.remove(self._path)
         log_event("disk_full", level="ERROR", code=ErrorCode.DISK_FULL,
                   message=f"{self._path}: released; nothing new begins until there is room ({error})")
-        return bool(self._size)
+        return True
 
     def refill(self, now_ms: int) -> bool:
         """Try to make it anew, at most once a second; returns whether it is held.

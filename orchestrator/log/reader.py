@@ -8,6 +8,7 @@ import msgspec
 
 from orchestrator.database import open_reader, refused
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.files import REAL_FILES
 from orchestrator.log.rows import bound_to, load_stored, parking_rows
 from orchestrator.log.schema import LOG_KIND, decode_record
 from orchestrator.log.verify import problems
@@ -17,6 +18,8 @@ from orchestrator.protocol.records import Record, State, StoredTransaction
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from orchestrator.files import Files
 
 LIMIT_MAX = 10_000
 _STATES = {state.name.lower(): state for state in State}
@@ -92,13 +95,14 @@ class LogReader:
 
     Args:
         path: of the log's database.
+        files: the disk.
 
     Raises:
         DefiniteError: E_STORE_REFUSED where it is missing, or no transaction log.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._connection = open_reader(path)
+    def __init__(self, path: Path, files: Files = REAL_FILES) -> None:
+        self._connection = open_reader(path, files)
         meta = dict(self._connection.execute("SELECT name, value FROM meta").fetchall())
         if meta.get("kind") != LOG_KIND:
             self._connection.close()

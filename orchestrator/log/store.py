@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from orchestrator.ballast import BALLAST_BYTES
 from orchestrator.database import OwnedDatabase, create_database
 from orchestrator.files import REAL_FILES
-from orchestrator.log.batch import FULL, Batch, OpenTransaction, Owner
+from orchestrator.log.batch import Batch, OpenTransaction, Owner
 from orchestrator.log.opening import check_tail, load_open
 from orchestrator.log.rows import bound_to, load_stored, select_in
 from orchestrator.log.schema import LOG_KIND, LOG_SCHEMA, decode_record, digest_of_key
@@ -83,7 +83,6 @@ class LogStore:
         self._sequences: dict[int, tuple[str, int]] = {}  # by shard: incarnation, newest append processed
         self._open: dict[str, OpenTransaction] = {}
         self._exempt: list[str] = []
-        self._refused: dict[int, tuple[str, int]] = {}  # by shard: the newest append of which a Begun found no room
         try:
             check_tail(self._database, path)
             self._load()
@@ -198,16 +197,12 @@ class LogStore:
                 self._database.connection, self._open, self._owners, bound=bound, last_record=self._last_record,
                 now_ms=now_ms)
             results = [
-                batch.apply(r, admitting=admitting and self._admits(r)) if wanted else None
-                for r, wanted in zip(requests, fresh, strict=True)]
+                batch.apply(r, admitting=admitting) if wanted else None for r, wanted in zip(requests, fresh, strict=True)]
             batch.flush()
             self._save_sequences(requests)
             self._database.set_meta("last_record", batch.last_record)
         self._last_record = batch.last_record
         self._publish(watermark_ms, batch.oldest_begun)
-        for request, answers in zip(requests, results, strict=True):
-            if answers is not None and FULL in answers:
-                self._refused[request.shard] = (request.incarnation, request.sequence)
         return [
             AppendReply(SCHEMA_VERSION, answers or [], self._watermark_ms, self._exempt, answers is None)
             for answers in results]
@@ -276,10 +271,6 @@ class LogStore:
     def _save_store(self, name: str, uuid: str, sequence: int) -> None:
         with self._transaction():
             self._database.connection.execute("INSERT OR REPLACE INTO stores VALUES (?, ?, ?)", (name, uuid, sequence))
-
-    def _admits(self, request: AppendRequest) -> bool:
-        """Whether nothing of this very append was refused for want of room: its sender has been told, that stands."""
-        return self._refused.get(request.shard) != (request.incarnation, request.sequence)
 
     def _is_fresh(self, request: AppendRequest) -> bool:
         """Whether the append is newer than all that were processed: a late duplicate of any of them must not run again."""

@@ -4,6 +4,9 @@ APSW brings an SQLite of its own (newer than Python's), whose code for pages, lo
 unchanged. Two things differ from production. The index of the write-ahead log lies in the heap and not in shared memory
 (`locking_mode = EXCLUSIVE`, since APSW's files have no shared memory): production does without that mode because readers
 come beside the owner, and here a reader gets a copy of what the page cache holds. And rows are fetched at once.
+
+APSW raises whatever a file raised, also where SQLite goes on without it: in the checkpoint after a commit, whose failure
+is no failure of the commit. So that checkpoint is made here, by the same rule and with the same call.
 """
 
 from __future__ import annotations
@@ -31,6 +34,10 @@ _ERRORS: Final[dict[int, type[sqlite3.Error]]] = {
 }
 _DISKS: weakref.WeakValueDictionary[str, SimulatedDisk] = weakref.WeakValueDictionary()
 _numbers = itertools.count(1)
+_TEXTS: Final = {  # as Python's own library has them
+    apsw.SQLITE_CANTOPEN: "unable to open database file", apsw.SQLITE_FULL: "database or disk is full"}
+_AUTOCHECKPOINT: Final = "PRAGMA wal_autocheckpoint = "
+_CHECKPOINT_PAGES: Final = 1_000  # SQLite's own default
 _NEW_NAMES: Final = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL  # SQLite syncs the directory for these
 
 
@@ -63,8 +70,10 @@ class SimulatedConnection:
         self._name = _name_of(disk)
         self._connection = self._call(lambda: apsw.Connection(
             f"/{self._name}{path}", vfs=_vfs(), flags=apsw.SQLITE_OPEN_READWRITE, statementcachesize=_STATEMENTS_MAX))
+        self._wal_pages, self._checkpoint_pages = 0, _CHECKPOINT_PAGES
         disk.connections.append(self)
         self.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._connection.set_wal_hook(self._committed)
 
     @property
     def in_transaction(self) -> bool:
@@ -73,7 +82,14 @@ class SimulatedConnection:
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> SimulatedCursor:
         """Run one statement and fetch its rows."""
-        return SimulatedCursor(self._call(lambda: self._connection.execute(sql, parameters or None).fetchall()))
+        if sql.startswith(_AUTOCHECKPOINT):  # SQLite would put a hook of its own in the place of ours
+            self._checkpoint_pages = int(sql.removeprefix(_AUTOCHECKPOINT))
+            return SimulatedCursor([])
+        self._wal_pages = 0
+        rows = self._call(lambda: self._connection.execute(sql, parameters or None).fetchall())
+        if self._wal_pages >= self._checkpoint_pages:
+            self._call(self._checkpoint)
+        return SimulatedCursor(rows)
 
     def executemany(self, sql: str, parameters: Iterable[Sequence[Any]]) -> SimulatedCursor:
         """Run one statement for many parameters."""
@@ -94,6 +110,14 @@ class SimulatedConnection:
         self._alive = False
         if not self._busy:
             self._close()
+
+    def _committed(self, _connection: apsw.Connection, _name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
+
+    def _checkpoint(self) -> None:
+        with contextlib.suppress(apsw.Error):
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def _close(self) -> None:
         with contextlib.suppress(apsw.Error, OSError):
@@ -265,7 +289,8 @@ def _as_sqlite(error: BaseException, code: int) -> apsw.Error:
 
 
 def _io_error(code: int) -> apsw.Error:
-    error: Any = {apsw.SQLITE_CANTOPEN: apsw.CantOpenError, apsw.SQLITE_FULL: apsw.FullError}.get(code, apsw.IOError)()
+    kind: Any = {apsw.SQLITE_CANTOPEN: apsw.CantOpenError, apsw.SQLITE_FULL: apsw.FullError}.get(code, apsw.IOError)
+    error = kind(_TEXTS.get(code, "disk I/O error"))
     error.extendedresult = code
     return cast("apsw.Error", error)
 

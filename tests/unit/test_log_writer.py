@@ -55,7 +55,7 @@ def sqlite_error(code: int) -> sqlite3.OperationalError:
 def full_store(path: Path) -> tuple[LogStore, AppendRequest]:
     """A log whose disk has no room for the append that comes with it."""
     create_log(path)
-    store = LogStore(path, "run", 10**9)
+    store = LogStore(path, "run", 10**9, ballast_bytes=0)
     store.take(TakeRequest(1, 0, "first", [7], 1, "run"), 10**12)
     connection = store._database.connection
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
