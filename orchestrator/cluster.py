@@ -40,6 +40,7 @@ START_S_MAX = 120.0
 STATUS_S = 5.0
 _POLL_S = 0.05  # between questions whether an actor serves: Ray has no event for it
 _CONCURRENCY = 10_000  # open exchanges wait inside an actor
+_RESOURCE_SHARE = 0.001  # of the resource that names a node: it says where, not how much
 
 
 class _Launch(NamedTuple):
@@ -325,15 +326,25 @@ def _launch(deployment: Deployment, head: Head, progress: Callable[[str], None])
     options: dict[str, Any] = {
         "namespace": deployment.namespace, "lifetime": "detached", "max_restarts": -1, "max_task_retries": 0, "num_cpus": 0,
         "enable_task_events": False, "max_concurrency": _CONCURRENCY}
-    if not head.own:  # the databases are on this node; elsewhere an actor would find none
-        node = ray.get_runtime_context().get_node_id()
-        options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(node, soft=False)
+    if not head.own:
         options["runtime_env"] = {"env_vars": {"PYTHONPATH": ":".join(import_path())}}
     handles = {
-        launch.name: ray.remote(launch.actor_class).options(name=launch.name, **options).remote(launch.spec)
+        launch.name: ray.remote(launch.actor_class).options(
+            name=launch.name, **options, **_placement(launch, deployment.settings, head)).remote(launch.spec)
         for launch in _launches(deployment)}
     progress(f"starting {len(handles)} actors")
     _await_serving(handles, progress)
+
+
+def _placement(launch: _Launch, settings: Settings, head: Head) -> dict[str, Any]:
+    """Where an actor may run: on the nodes that have the resource named for it, else on this one, which has the databases."""
+    if head.own:
+        return {}
+    resource = settings.shard_resource if launch.actor_class is Shard else settings.store_resource
+    if resource:
+        return {"resources": {resource: _RESOURCE_SHARE}}
+    node = ray.get_runtime_context().get_node_id()
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node, soft=False)}
 
 
 def _await_serving(handles: dict[str, Any], progress: Callable[[str], None]) -> None:
