@@ -142,7 +142,9 @@ class Inventory(Service):
         """Drop the claim: the order may return these units another time."""
         order = state[f"order/{request.order_id}"]
         for sku, quantity in result.allocation:
-            order["claimed"][sku] -= quantity
+            left = order["claimed"].pop(sku) - quantity
+            if left:
+                order["claimed"][sku] = left
         order["returns"].remove(request.return_id)
         state[f"order/{request.order_id}"] = order
 

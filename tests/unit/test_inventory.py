@@ -121,6 +121,17 @@ def test_a_return_gives_the_stock_at_commit(bench):
         "units_sold": 10, "units_returned": 4, "units_on_hand": 9, "units_reserved": 0, "units_received": 15, "skus": 2}
 
 
+def test_a_claim_that_is_dropped_leaves_nothing_in_the_order(bench):
+    bench.done("t1", "reserve", reserve("o1", ("A", 4)))
+    before = bench.state.snapshot()
+    bench.prepare("t2", "restock", restock("o1", "r1", ("A", 1)))
+    bench.prepare("t3", "restock", restock("o1", "r2", ("A", 2)))
+    bench.rollback("t2", "restock")
+    assert bench.state["order/o1"]["claimed"] == {"A": 2}
+    bench.rollback("t3", "restock")
+    assert bench.state.snapshot() == before
+
+
 def test_a_return_waits_for_the_sale_and_needs_the_order(bench):
     bench.prepare("t1", "reserve", reserve("o1", ("A", 1)))
     assert isinstance(bench.prepare("t2", "restock", restock("o1", "r1", ("A", 1))), NotYet)
