@@ -61,7 +61,7 @@ class PrefixCheck:
         elif moving:
             self._take(service, row)
         elif row.state == "COMMITTED":
-            self._moves += [(f"{service} {name}", row.finished_ms, units) for name, units in _units(service, row)]
+            self._moves += [(f"{service} {name}", row.finished_ms, units) for name, units in units_of(service, row)]
         if len(self._moves) >= _CHUNK:
             self._store()
 
@@ -99,7 +99,7 @@ class PrefixCheck:
     def _take(self, service: str, row: LedgerRow) -> None:
         if row.state not in _HELD_STATES:
             return
-        for name, units in _units(service, row):
+        for name, units in units_of(service, row):
             self._moves.append((f"{service} {name}", row.prepared_ms, -units))
             if row.state == "ROLLED_BACK":
                 self._moves.append((f"{service} {name}", row.finished_ms, units))
@@ -115,7 +115,8 @@ _MOVES: Final = {  # True: it takes at prepare; False: it gives at commit
 }
 
 
-def _units(service: str, row: LedgerRow) -> Iterator[tuple[str, int]]:
+def units_of(service: str, row: LedgerRow) -> Iterator[tuple[str, int]]:
+    """Units by SKU, or minor units by account, of one row of inventory or payment; a name may come several times."""
     request: Mapping[str, Any] = row.request
     if "lines" not in request:
         yield request["account"], request["amount_minor"]

@@ -12,12 +12,14 @@ from loadgen.checker.limits import Limits
 from loadgen.checker.liveness import check_liveness
 from loadgen.checker.logged import Transactions, check_epochs, read_log
 from loadgen.checker.prefixes import PrefixCheck
+from loadgen.checker.reads import check_reads
 from loadgen.checker.replay import check_replay
 from loadgen.checker.report import CheckReport, Invariant
 from loadgen.checker.rows import DecisionCheck, walk_rows
 from loadgen.checker.shop import check_shop
 from loadgen.checker.stores import Stores, open_stores
 from loadgen.checker.told import check_told
+from loadgen.checker.versions import VersionCheck
 from loadgen.history import History
 from orchestrator.app import App
 from orchestrator.audit import AuditReport, audit
@@ -83,8 +85,11 @@ def check_stores(history: History, stores: Stores, app: App, limits: Limits, rep
     check_liveness(history, found, limits.settle_ms, report)
     prefixes = PrefixCheck(report)
     decisions = DecisionCheck(found, stores.log.watermark_ms, report, clock_ms=limits.clock_ms)
-    walk_rows(stores.ledgers.items(), [decisions, prefixes], report)
+    versions = VersionCheck(history.reads, report)
+    walk_rows(stores.ledgers.items(), [decisions, prefixes, versions], report)
     prefixes.finish(stores.ledgers)
+    versions.finish([name for name, ledger in stores.ledgers.items() if ledger.purged()])
+    check_reads(history.reads, found, report)
     _check_states(stores, books, found, report)
     check_replay(app, stores.ledgers, limits.replay_rows_max, report)
 
