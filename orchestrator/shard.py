@@ -39,6 +39,7 @@ from orchestrator.protocol.messages import (
     Status,
 )
 from orchestrator.protocol.records import AppendReply, AppendResult, Record, StoredTransaction, TakeRequest, encode
+from orchestrator.protocol.standing import Standing, standing_of
 from orchestrator.transport import RayLogPort, RayPort, service_actor
 
 AGAIN_S = 0.05

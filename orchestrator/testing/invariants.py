@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.protocol.identifiers import oldest_id
@@ -57,12 +58,16 @@ def _atomicity(world: World, log: LogModel, readers: Mapping[str, LedgerReader])
         stored = log.stored(txn)
         plan = plans.get((stored.begun.saga, stored.begun.version))
         verdict = judge(
-            txn, stored.state, plan, rows.pop(txn, []), earlier=lambda state=stored.state: state, purged=txn < oldest)
+            txn, stored.state, plan, rows.pop(txn, []), earlier=partial(_same, stored.state), purged=txn < oldest)
         yield from (("A", violation.text) for violation in verdict.violations)
         if stored.state not in (State.COMMITTED, State.ABORTED):
             yield "L", f"{txn} is {stored.state.name} at rest"
     for txn, found in rows.items():
         yield from (("H", violation.text) for violation in judge_stranger(txn, found, purged=txn < oldest))
+
+
+def _same(state: State) -> State:
+    return state
 
 
 def _services(readers: Mapping[str, LedgerReader]) -> Iterator[Finding]:

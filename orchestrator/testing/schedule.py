@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.protocol.identifiers import partition_of_key
@@ -16,7 +17,6 @@ from orchestrator.testing.world import ViolationError, World
 
 if TYPE_CHECKING:
     from orchestrator.testing.life import Life
-    from orchestrator.testing.log_life import LogLife
     from orchestrator.testing.workload import Books, Workload
 
 HEAL_MS = 400_000  # simulated: whatever has not ended by then never will
@@ -114,15 +114,14 @@ def settle(world: World, limit_ms: int = HEAL_MS) -> None:
 
 def at_rest(world: World) -> bool:
     """Whether everybody has been told and every transaction has ended."""
-    log: LogLife | None = world.roles.get("log")  # type: ignore[assignment] - who plays the log is one
-    client = world.client
+    log, client = world.log, world.client
     if log is None or not log.ready or client is None or client.waiting or world.planned:
         return False
     return all(entry.ended for entry in log.model.transactions.values())
 
 
 def _restless(world: World) -> str:
-    log: LogLife | None = world.roles.get("log")  # type: ignore[assignment] - as above
+    log = world.log
     if log is None or not log.ready:
         return "the log does not serve"
     open_ = [f"{t} {list(e.parked)}" for t, e in log.model.transactions.items() if not e.ended]
@@ -143,7 +142,7 @@ def _plan_load(world: World, workload: Workload, seed: int) -> None:
                 other = number + 1 if chance.hits("other payload", options.other_payload) else number
                 _plan(world, at_ms + chance.between("repeated", 0, 1_500), _submit(world, workload, key, other))
         if chance.hits("cancel", options.cancel):
-            _plan(world, max(at_ms + chance.between("cancelled", -5, 600), 0), lambda key=key: world.client.cancel(key))
+            _plan(world, max(at_ms + chance.between("cancelled", -5, 600), 0), _cancel(world, key))
     if options.driver_dies:
         _plan(world, chance.between("driver", 0, options.phase_ms), lambda: _driver_dies(world, workload, seed))
 
@@ -153,6 +152,10 @@ def _submit(world: World, workload: Workload, key: str, number: int) -> Callable
         world.client.submit(workload.saga.name, key, workload.payload(number), world.options.deadline_ms)
 
     return submit
+
+
+def _cancel(world: World, key: str) -> Callable[[], None]:
+    return lambda: world.client.cancel(key)
 
 
 def _plan(world: World, at_ms: int, action: Callable[[], None]) -> None:
@@ -191,7 +194,12 @@ def _plan_faults(world: World) -> None:
         for _ in range(count):
             at_ms = world.chance.between(kind, 0, options.phase_ms)
             if world.chance.planned(kind):
-                world.after(at_ms, None, lambda act=act: act(world) if world.faulty else None)
+                world.after(at_ms, None, partial(_while_faulty, act, world))
+
+
+def _while_faulty(act: Callable[[World], None], world: World) -> None:
+    if world.faulty:
+        act(world)
 
 
 def _someone(world: World, kind: str) -> Life | None:
@@ -239,7 +247,7 @@ def _deployment(world: World) -> None:
         world.crash(life)
     for index in range(world.shards):
         role = f"shard-{index}"
-        world.after(world.chance.between("restart", 60, 900), None, lambda role=role: world.start_missing(role))
+        world.after(world.chance.between("restart", 60, 900), None, partial(world.start_missing, role))
 
 
 def _full(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -69,7 +70,7 @@ class ServiceLife(Life):
         for key in self._local.asked:
             if key not in self._answering:
                 self._answering.add(key)
-                self.after(self.world.chance.between("ask", 1, 900), lambda key=key: self._answer(key))
+                self.after(self.world.chance.between("ask", 1, 900), partial(self._answer, key))
 
     def _turn(self) -> None:
         self._turning = False
@@ -83,7 +84,8 @@ class ServiceLife(Life):
     def _post(self, mail: Mail) -> None:
         for reply in _REPLIES.decode(mail.payload).replies:
             if reply.status is Status.VIOLATION:
-                self.world.violation("M", f"{self.role}: {reply.kind.name} of {reply.transaction} {reply.step}: {reply.message}")
+                what = f"{reply.kind.name} of {reply.transaction} {reply.step}"
+                self.world.violation("M", f"{self.role}: {what}: {reply.message}")
         target = self.world.lives.get(mail.peer)
         if target is not None:
             self.mail(target, "replies", mail.payload)

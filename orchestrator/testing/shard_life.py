@@ -143,7 +143,8 @@ class ShardLife(Life):
         self._set_timer()
 
     def _send(self, service: str, commands: list[Command]) -> None:
-        batch = CommandBatch(SCHEMA_VERSION, self.role, self.name.partition("/")[2], commands, self.core.watermark_ms, self._exempt)
+        incarnation = self.name.partition("/")[2]
+        batch = CommandBatch(SCHEMA_VERSION, self.role, incarnation, commands, self.core.watermark_ms, self._exempt)
         self.mail(service, "commands", encode(batch))
 
     def _tell(self, outcomes: Sequence[tuple[Waiter, OutcomeMessage]]) -> None:

@@ -6,8 +6,9 @@ import gc
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 
+from orchestrator.app import App
 from orchestrator.testing.chance import Chance, Draw
 from orchestrator.testing.log_model import MemoryLog
 from orchestrator.testing.options import Options
@@ -28,7 +29,7 @@ class Simulator:
 
     def __init__(self, workload: Workload) -> None:
         self.workload = workload
-        self.books = open_books(workload)
+        self.books = opened(workload.app)
 
     def run(self, seed: int, options: Options | None = None, without: Iterable[Draw] = ()) -> Run:
         """Run one schedule; the same arguments always give the same trace."""
@@ -46,7 +47,8 @@ class Simulator:
                 left_out = without | set(best.fired[start : start + size])
                 runs += 1
                 found = self.run(run.seed, run.options, left_out)
-                if found.violation is not None and found.violation[0] == run.violation[0] and len(found.fired) < len(best.fired):
+                same = found.violation is not None and found.violation[0] == run.violation[0]
+                if same and len(found.fired) < len(best.fired):
                     smaller, without = found, left_out
                     break
             if smaller is not None:
@@ -116,20 +118,21 @@ def explore(
 
 
 @lru_cache(maxsize=16)
-def open_books(workload: Workload) -> Books:
-    """The books after the app's opening transactions, which no fault disturbs."""
-    books = empty_books(workload.app)
+def opened(app: App) -> Books:
+    """The books of an app after its opening transactions, which no fault disturbs."""
+    books = empty_books(app)
     world = World(books, Options(), Chance(0))
     world.start_all()
     world.run_until(20)
-    for number, (name, data) in enumerate(workload.app.opening):
-        saga = workload.app.saga(name)
+    for number, (name, data) in enumerate(app.opening):
+        saga = app.saga(name)
         payload = saga.encode_input(data)
-        world.run_as(world.client, lambda n=number, name=name, payload=payload: world.client.submit(name, f"opening-{n}", payload, 0))
+        world.run_as(world.client, partial(world.client.submit, name, f"opening-{number}", payload, 0))
         settle(world)
         outcome = world.answers[-1].outcome
         if outcome.code:
             raise AssertionError(f"opening transaction {number} ({name}) ended with {outcome.code}: {outcome.message}")
     entries = {name: tuple(journal.entries) for name, journal in world.journals.items()}
-    entries["log"] = (("_restored", MemoryLog(world.journals["log"], world.options.retention_ms, read_only=True).model.snapshot(), 0),)
-    return Books(workload.app, entries, dict(world.decisions), world.now_ms)
+    log = MemoryLog(world.journals["log"], world.options.retention_ms, read_only=True)
+    entries["log"] = (("_restored", log.model.snapshot(), 0),)
+    return Books(app, entries, dict(world.decisions), world.now_ms)

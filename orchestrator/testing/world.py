@@ -64,6 +64,8 @@ class World:
         self.faulty = False  # whether anything may go wrong by chance
         self.crash_points: frozenset[int] = frozenset()  # points at which whoever runs dies, counted from 1
         self.power_fails = False  # whether that takes what was not synced
+        self.dies_at: Callable[[World, str, str, str], bool] | None = None  # a scenario's say in that
+        self.mishap_of: Callable[[Message], str | None] | None = None
         self.message_faults: Mapping[int, str] = {}  # by number of the message: "lose", "double", "late", "swap"
         self.points = self.messages = 0
         self.planned = 0  # acts of callers that are still to come
@@ -226,7 +228,7 @@ class World:
         self.point("before sending", message.method)
         self.messages += 1
         options, chance = self.options, self.chance
-        planned = self.message_faults.get(self.messages)
+        planned = self.message_faults.get(self.messages) if self.mishap_of is None else self.mishap_of(message)
         if planned is not None:
             self._send_faulty(message, planned)
             return
@@ -315,8 +317,13 @@ class World:
         if self.point_names is not None:
             self.point_names.append(f"{life.role} {when} ({what})")
         if self.points in self.crash_points or (self.faulty and self.chance.hits("crash", self.options.crash)):
-            self.note("dies", f"{life.name} {when} ({what})")
-            raise Crashed
+            self._die(life, when, what)
+        if self.dies_at is not None and self.dies_at(self, life.role, when, what):
+            self._die(life, when, what)
+
+    def _die(self, life: Life, when: str, what: str) -> None:
+        self.note("dies", f"{life.name} {when} ({what})")
+        raise Crashed
 
     # ---- what is known --------------------------------------------------------------------------------------------
 
@@ -346,5 +353,10 @@ class World:
 
     @property
     def client(self) -> Any:
-        """Who submits now."""
+        """Who submits now, a `ClientLife` or None."""
         return self.roles.get("client")
+
+    @property
+    def log(self) -> Any:
+        """Who plays the log now, a `LogLife` or None."""
+        return self.roles.get("log")

@@ -70,12 +70,12 @@ class Places(Service):
         state["held"] = state.get("held", 0) + request.people
         return Booked(price=self.price * request.people)
 
-    def commit_book(self, state: State, request: Booking, result: Booked) -> None:  # noqa: ARG002 - the port
+    def commit_book(self, state: State, request: Booking, result: Booked) -> None:
         """Take them."""
         state["held"] -= request.people
         state["taken"] = state.get("taken", 0) + request.people
 
-    def rollback_book(self, state: State, request: Booking, result: Booked) -> None:  # noqa: ARG002 - the port
+    def rollback_book(self, state: State, request: Booking, result: Booked) -> None:
         """Free them."""
         state["held"] -= request.people
         state["free"] += request.people
@@ -135,11 +135,11 @@ class Purse(Service):
         state["money"] = money - due
         return Booked(price=due)
 
-    def commit_pay(self, state: State, request: Bill, result: Booked) -> None:  # noqa: ARG002 - the port
+    def commit_pay(self, state: State, request: Bill, result: Booked) -> None:
         """It is spent."""
         state["spent"] = state.get("spent", 0) + result.price
 
-    def rollback_pay(self, state: State, request: Bill, result: Booked) -> None:  # noqa: ARG002 - the port
+    def rollback_pay(self, state: State, request: Bill, result: Booked) -> None:
         """It is back."""
         state["money"] += result.price
 
