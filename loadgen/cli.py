@@ -73,19 +73,19 @@ def chaos(  # noqa: PLR0917 - as above
     shards: Annotated[int, typer.Option(min=1, max=64, help="Orchestrators.")] = 2,
     concurrency: Annotated[int, typer.Option(min=1, max=100_000, help="Orders in flight.")] = 128,
     lines: Annotated[str, typer.Option(metavar="MIN-MAX", help="Lines of an order.")] = "1-3",
-    disk_mb: Annotated[int | None, typer.Option(min=64, help="Data on a tmpfs of that size, which is filled up too.")] = None,
+    disk_mb: Annotated[int | None, typer.Option(min=400, help="Data on a tmpfs of that size, which is filled up too.")] = None,
     app: AppPath = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Break a deployment under load as a seeded plan says, heal it, check everything; exit 0 if it held."""
     with report_errors(as_json=as_json), _quiet_stdout():
-        from loadgen.nemesis.plan import Kind, parse_kinds  # noqa: PLC0415 - as above
+        from loadgen.nemesis.plan import PLANNED, parse_kinds  # noqa: PLC0415 - as above
         from loadgen.nemesis.run import ChaosOptions, run_chaos  # noqa: PLC0415
 
         report = run_chaos(
             ChaosOptions(
                 app=app or DEFAULT_APP, minutes=minutes, seed=seed, data=data, shards=shards, concurrency=concurrency,
-                faults=parse_kinds(faults, frozenset(Kind)), lines=lines, disk_mb=disk_mb),
+                faults=parse_kinds(faults, PLANNED), lines=lines, disk_mb=disk_mb),
             Console(stderr=True))
     if as_json:
         typer.echo(json.dumps(report.to_json()))

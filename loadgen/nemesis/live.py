@@ -14,7 +14,6 @@ from rich.table import Table
 
 from loadgen.nemesis.faults import Strike
 from loadgen.nemesis.load_process import LoadProcess
-from loadgen.nemesis.plan import Plan, Step
 
 SHOWN = 12
 
@@ -24,16 +23,16 @@ class ChaosView:
 
     Args:
         console: where to; one that writes to stderr.
-        plan: how many steps there are.
+        steps: how many there are.
         load: whose progress is shown.
     """
 
-    def __init__(self, console: Console, plan: Plan, load: LoadProcess | None) -> None:
-        self._console, self._plan, self._load = console, plan, load
+    def __init__(self, console: Console, steps: int, load: LoadProcess | None) -> None:
+        self._console, self._steps, self._load = console, steps, load
         self._began_s = time.monotonic()
         self._recent: deque[Strike] = deque(maxlen=SHOWN)
         self._kills: Counter[str] = Counter()
-        self._step: Step | None = None
+        self._number, self._doing = 0, ""
         self._seen: set[int] = set()
         self._lock = threading.Lock()
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
@@ -47,9 +46,9 @@ class ChaosView:
         if self._console.is_terminal:
             self._live.stop()
 
-    def begin(self, step: Step) -> None:
+    def begin(self, number: int, doing: str) -> None:
         """A step begins."""
-        self._step = step
+        self._number, self._doing = number, doing
 
     def say(self, text: str) -> None:
         """One line that stays."""
@@ -64,7 +63,7 @@ class ChaosView:
                 self._kills[strike.role] += strike.killed
                 return
         if not self._console.is_terminal:
-            self.say(f"{strike.step:3d} of {len(self._plan.steps)}  {_words(strike)}")
+            self.say(f"{strike.step:3d} of {self._steps}  {_words(strike)}")
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._began_s
@@ -76,7 +75,7 @@ class ChaosView:
         for strike in recent:
             took = "" if strike.took_ms is None else f"{strike.took_ms:,.0f} ms"
             table.add_row(str(strike.step), str(strike.kind), strike.actor, "missed" if strike.missed else took)
-        step = "" if self._step is None else f"step {self._step.number} of {len(self._plan.steps)}: {self._step}"
+        step = f"step {self._number} of {self._steps}: {self._doing}"
         counts = ", ".join(f"{role} {number}" for role, number in sorted(kills.items()) if number)
         return Group(table, f"{self._elapsed():.0f} s  {step}", f"killed: {counts}", self._orders())
 

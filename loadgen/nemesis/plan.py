@@ -28,12 +28,15 @@ class Kind(StrEnum):
     GCS = "gcs"  # SIGKILL of Ray's GCS
     KEEPER = "keeper"  # SIGKILL of the keeper, with which the kernel ends the head
     ALL = "all"  # SIGKILL of every process of the deployment at once, and of the driver
+    ZOMBIE = "zombie"  # SIGSTOP of a node's raylet: its actors live on beside their successors; of runs of their own
+    PARTITION = "partition"  # packets of a node are dropped; of runs of their own
 
 
 ONE_ACTOR = frozenset({Kind.KILL, Kind.RAY_KILL, Kind.STOP, Kind.NESTED, Kind.STRACE, Kind.SLOW_DISK, Kind.DISK_ERROR})
 HEAD = (Kind.RAYLET, Kind.GCS, Kind.KEEPER)
 ON_ACTORS = ONE_ACTOR | {Kind.TOGETHER}  # what a driver within the same process survives
-USUAL = frozenset(Kind) - {Kind.FULL_DISK}
+PLANNED = frozenset(Kind) - {Kind.ZOMBIE, Kind.PARTITION}
+USUAL = PLANNED - {Kind.FULL_DISK}
 DISK_KINDS = frozenset({Kind.STRACE, Kind.SLOW_DISK, Kind.DISK_ERROR})  # of whoever has a database
 
 _WEIGHT = {
@@ -97,6 +100,10 @@ class Plan:
     def kinds(self) -> Counter[Kind]:
         """How many steps of each kind."""
         return Counter(step.kind for step in self.steps)
+
+    def words(self) -> str:
+        """The same for a person."""
+        return ", ".join(f"{kind} {number}" for kind, number in sorted(self.kinds().items()))
 
 
 def make_plan(seed: int, budget_s: float, actors: Sequence[str], kinds: Collection[Kind] = USUAL) -> Plan:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -28,34 +28,41 @@ class Checked(Protocol):
         """Plain data."""
 
 
+class Placed(Protocol):
+    """What a report needs of the load; `LoadProcess` is one."""
+
+    lives: int
+
+    def total(self) -> Counter[str]:
+        """What was told."""
+
+    def aborted_by_code(self) -> Counter[str]:
+        """Why."""
+
+
+class Outcome(Protocol):
+    """What came of a run; `Judged` is one."""
+
+    terminal_s: float | None
+    placed_s: float
+    checks: dict[str, Checked]
+    failures: list[str]
+    facts: dict[str, int]
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a run must have contained; one that did not has shown nothing.
+    """Which faults a run must have contained; one that did not has shown nothing.
 
     Attributes:
         kills: processes killed one by one or several at once; a whole deployment counts once.
         deployments: kills of the whole deployment.
-        commits, aborts: orders.
-        duplicates: requests that repeated a key.
-        recoveries: kills after which somebody was served again.
+        others: of each of these kinds so many.
     """
 
     kills: int = 0
     deployments: int = 0
-    commits: int = 0
-    aborts: int = 0
-    duplicates: int = 0
-    recoveries: int = 0
-
-
-def wanted_of(minutes: float, planned: Mapping[Kind, int], *, usual: bool) -> Wanted:
-    """What a run of that length must contain: of usual faults a fixed rate, else half of what was planned."""
-    few = max(1, round(10 * minutes))
-    if usual:
-        kills, deployments = round(15 * minutes), int(minutes / 2)
-    else:
-        kills, deployments = 0, planned.get(Kind.ALL, 0) // 2
-    return Wanted(kills=kills, deployments=deployments, commits=50 * few, aborts=few, duplicates=few, recoveries=kills // 3)
+    others: Mapping[Kind, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -92,6 +99,13 @@ class ChaosReport:
     facts: Mapping[str, int] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, load: Placed, judged: Outcome, **more: Any) -> Self:
+        """The report of a run from its load and its judgement."""
+        return cls(
+            placed_s=judged.placed_s, told=load.total(), aborted_by_code=load.aborted_by_code(), lives=load.lives,
+            terminal_s=judged.terminal_s, checks=judged.checks, facts=judged.facts, failures=judged.failures, **more)
+
     @property
     def ok(self) -> bool:
         """Whether there is no violation, everything came to an end in time, and the run contained what it must."""
@@ -118,16 +132,12 @@ class ChaosReport:
         return found + self._lacking()
 
     def _lacking(self) -> list[str]:
-        had = Wanted(
-            kills=sum(strike.killed for strike in self.strikes),
-            deployments=sum(strike.killed and strike.kind is Kind.ALL for strike in self.strikes),
-            commits=self.told.get("COMMITTED", 0), aborts=self.told.get("ABORTED", 0),
-            duplicates=self.facts.get("duplicates", 0),
-            recoveries=sum(strike.killed and strike.took_ms is not None for strike in self.strikes))
-        names = Wanted.__dataclass_fields__
-        return [
-            f"it contained {getattr(had, name)} {name}; {getattr(self.wanted, name)} wanted"
-            for name in names if getattr(had, name) < getattr(self.wanted, name)]
+        kinds = Counter(strike.kind for strike in self.strikes if not strike.missed)
+        had = {
+            "kills": (sum(strike.killed for strike in self.strikes), self.wanted.kills),
+            "kills of the whole deployment": (kinds[Kind.ALL], self.wanted.deployments),
+            **{f"faults {kind}": (kinds[kind], number) for kind, number in self.wanted.others.items()}}
+        return [f"it contained {found} {name}; {wanted} wanted" for name, (found, wanted) in had.items() if found < wanted]
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -171,8 +181,8 @@ class ChaosReport:
         told = self.to_json()
         parts: list[RenderableType] = [_kills(told), _times(told), _figures(told)]
         for name, check in self.checks.items():
-            word = "[green]ok[/green]" if check.ok else "[red]FAILED[/red]"
-            parts.append(f"{name} {word}")
+            parts.append(f"{name} {'[green]ok[/green]' if check.ok else '[red]FAILED[/red]'}")
+            parts += [f"  {line}" for line in _worst(check)]
         parts += [f"[red]{failure}[/red]" for failure in told["failures"]]
         verdict = "[bold green]held[/bold green]" if self.ok else "[bold red]FAILED[/bold red]"
         return Group(*parts, f"{verdict}: seed {self.seed}; again with: {self.replay}")
@@ -185,6 +195,13 @@ def spread(values: Iterable[float]) -> dict[str, float]:
         return {"n": 0}
     at = {name: order[min(int(share * len(order)), len(order) - 1)] for name, share in (("median", 0.5), ("p99", 0.99))}
     return {"n": len(order), **{name: round(value, 1) for name, value in at.items()}, "max": round(order[-1], 1)}
+
+
+def _worst(check: Checked) -> list[str]:
+    """What a judgement found: the first and the worst of each sort, as it tells them itself."""
+    told = check.to_json()
+    broken = [f"{name} {one['first']} (worst: {one['worst']})" for name, one in told.get("findings", {}).items()]
+    return broken + [str(told[name]) for name in ("first_violation", "worst_violation") if told.get(name)]
 
 
 def _kills(told: Mapping[str, Any]) -> Table:

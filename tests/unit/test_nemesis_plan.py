@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from loadgen.nemesis.plan import DISK_KINDS, HEAD, ON_ACTORS, ONE_ACTOR, USUAL, Kind, make_plan, parse_kinds
+from loadgen.nemesis.plan import DISK_KINDS, HEAD, ON_ACTORS, ONE_ACTOR, PLANNED, USUAL, Kind, make_plan, parse_kinds
 from orchestrator.errors import DefiniteError
 
 ACTORS = ["log", "inventory", "payment", "shipping", "notification", "shard-0", "shard-1"]
@@ -31,7 +31,7 @@ def test_ten_minutes_hold_every_kind_and_enough_kills():
 
 
 def test_a_step_says_what_its_kind_needs():
-    for step in make_plan(5, 3_000, ACTORS, frozenset(Kind)).steps:
+    for step in make_plan(5, 3_000, ACTORS, PLANNED).steps:
         assert (len(step.actors) == 1) == (step.kind in ONE_ACTOR)
         assert (len(step.actors) > 1) == (step.kind is Kind.TOGETHER)
         assert (step.hold_ms > 0) == (step.kind in (Kind.STOP, Kind.SLOW_DISK, Kind.FULL_DISK))
@@ -61,7 +61,7 @@ def test_no_time_for_anything_is_refused():
 
 
 def test_kinds_are_named_as_they_are_shown():
-    assert parse_kinds("kill, all", frozenset(Kind)) == {Kind.KILL, Kind.ALL}
-    assert parse_kinds(None, frozenset(Kind)) is None
+    assert parse_kinds("kill, all", PLANNED) == {Kind.KILL, Kind.ALL}
+    assert parse_kinds(None, PLANNED) is None
     with pytest.raises(DefiniteError, match=r"'gcs'.*kill"):
         parse_kinds("kill,gcs", ON_ACTORS)

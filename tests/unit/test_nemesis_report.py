@@ -8,8 +8,10 @@ import pytest
 
 from loadgen.nemesis.faults import Strike
 from loadgen.nemesis.marks import Mark, Marks
-from loadgen.nemesis.plan import Kind
-from loadgen.nemesis.report import ChaosReport, Wanted, spread, wanted_of
+from loadgen.nemesis.plan import Kind, make_plan
+from loadgen.nemesis.report import ChaosReport, Wanted, spread
+from loadgen.nemesis.run import ChaosOptions
+from orchestrator.errors import DefiniteError
 from orchestrator.protocol.identifiers import partition_of_key
 
 
@@ -29,8 +31,8 @@ GOOD = ChaosReport(
     seed=1, replay="raytx chaos --seed 1", planned=3, done=3,
     strikes=[strike(), strike(Kind.ALL, "deployment", 9_000.0), strike(Kind.STOP, "payment", 100.0)], placed_s=10.0,
     told={"COMMITTED": 90, "ABORTED": 10}, aborted_by_code={"OUT_OF_STOCK": 10}, lives=2, terminal_s=1.0,
-    checks={"offline audit": Checking()}, facts={"duplicates": 5},
-    wanted=Wanted(kills=2, deployments=1, commits=90, aborts=10, duplicates=5, recoveries=2))
+    checks={"offline audit": Checking()},
+    wanted=Wanted(kills=2, deployments=1, others={Kind.STOP: 1}))
 
 
 def test_a_good_run():
@@ -48,12 +50,9 @@ def test_a_good_run():
     ({"terminal_s": None}, "still open"),
     ({"terminal_s": 10.1}, "10.1 s after the last heal"),
     ({"strikes": [*GOOD.strikes, strike(took_ms=None)]}, "nobody was served"),
-    ({"strikes": GOOD.strikes[:1]}, "0 deployments"),
+    ({"strikes": GOOD.strikes[:1]}, "0 kills of the whole deployment"),
+    ({"strikes": GOOD.strikes[:2]}, "0 faults stop"),
     ({"strikes": [strike(missed=True), *GOOD.strikes[1:]]}, "1 kills"),
-    ({"told": {"COMMITTED": 89, "ABORTED": 10}}, "89 commits"),
-    ({"told": {"COMMITTED": 90, "ABORTED": 9}}, "9 aborts"),
-    ({"facts": {}}, "0 duplicates"),
-    ({"strikes": [strike(waited=False, took_ms=None), *GOOD.strikes[1:]]}, "1 recoveries"),
     ({"failures": ["the load driver ended by itself"]}, "by itself"),
 ])
 def test_a_run_that_is_not_good(change, why):
@@ -64,9 +63,17 @@ def test_a_run_that_is_not_good(change, why):
 
 
 def test_what_a_run_must_have_contained():
-    usual = wanted_of(10, {}, usual=True)
-    assert (usual.kills, usual.deployments) == (150, 5)
-    assert wanted_of(10, {Kind.ALL: 4}, usual=False).deployments == 2
+    ten = ChaosOptions(app="", minutes=10)
+    plan = make_plan(1, 600, ["log", "payment"])
+    assert ten.wanted(plan) == Wanted(kills=150, deployments=5)
+    assert ten.limits().commits_min == 10_000
+    assert ChaosOptions(app="", minutes=10, faults=frozenset({Kind.ALL})).wanted(plan).deployments == 3
+
+
+def test_faults_that_cannot_be_had_are_refused():
+    with pytest.raises(DefiniteError, match="--disk-mb"):
+        ChaosOptions(app="", faults=frozenset({Kind.FULL_DISK})).kinds()
+    assert Kind.FULL_DISK in ChaosOptions(app="", disk_mb=128).kinds()
 
 
 def test_spread():
