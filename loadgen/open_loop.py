@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
+from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ class OpenLoop:
         self._watch, self._progress = watch, progress
         self._tally = Tally()
         self.seconds: list[Second] = []
+        self.refused_us = array("q")  # how long each refusal took, from the intended arrival
         self._flights: dict[int, _Flight] = {}
         self._answers: deque[tuple[int, int, Pending]] = deque()  # filled on the client's thread, emptied on the caller's
         self._answered = threading.Event()
@@ -173,7 +175,9 @@ class OpenLoop:
         self._second(ended_ns).told[told] += 1
         self._second(flight.intended_ns).became[told] += 1
         self._ended_ns = max(self._ended_ns, ended_ns)
-        if told in (Told.COMMITTED, Told.ABORTED):
+        if told is Told.REJECTED:
+            self.refused_us.append((ended_ns - flight.intended_ns) // 1_000)
+        elif told is not Told.UNKNOWN:
             if flight.saga == PLACE_ORDER:
                 latency_us = (ended_ns - flight.intended_ns) // 1_000
                 self._tally.latencies.record_value(max(1, min(latency_us, LATENCY_US_MAX)))

@@ -35,7 +35,7 @@ class Drive:
     def forget(self, txn: Transaction) -> None:
         """Drop a transaction: it has ended, or is another shard's."""
         for progress in txn.steps.values():
-            self.traffic.answered(progress)
+            self.traffic.left(progress)
         self._ended(txn)
 
     def start(self, txn: Transaction) -> None:
@@ -188,9 +188,10 @@ class Drive:
         progress.attempt += 1
         step = progress.step
         policy = step.prepare_retry if kind is Kind.PREPARE else step.finish_retry
-        progress.due_ms = self.now_ms + (policy.backoff_ms_max if progress.parked else policy.attempt_timeout_ms)
+        timeout_ms = policy.backoff_ms_max if progress.parked else self.traffic.timeout_ms(progress, policy)
+        progress.due_ms = self.now_ms + timeout_ms
         self.arm(txn, progress.due_ms)
-        self.traffic.sent(progress)
+        self.traffic.sent(progress, self.now_ms)
         self.effects.command(
             step.service, Command(txn.id, step.name, kind, progress.attempt, txn.epoch, step.operation, request))
 
@@ -241,7 +242,7 @@ class Drive:
         if txn.state is not State.PREPARING or txn.deciding is not None or progress.phase is not Phase.SENT:
             return
         if reply.status in (Status.YES, Status.NO, Status.VIOLATION):
-            self.traffic.answered(progress, reply.attempt)
+            self.traffic.answered(progress, reply.attempt, self.now_ms)
         if reply.status is Status.YES:
             progress.phase, progress.result, progress.due_ms = Phase.YES, reply.result, NEVER_MS
             self._voted_yes(txn, progress)
@@ -321,7 +322,7 @@ class Drive:
 
     def _acknowledged(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
         progress.phase, progress.due_ms = Phase.DONE, NEVER_MS
-        self.traffic.answered(progress, reply.attempt)
+        self.traffic.answered(progress, reply.attempt, self.now_ms)
         txn.unfinished -= 1
         if progress.result is None:
             progress.result = reply.result
@@ -351,7 +352,7 @@ class Drive:
         if progress.parked or txn.ended:
             return
         progress.parked = True
-        self.traffic.answered(progress)  # somebody has to look: it must not keep new transactions out meanwhile
+        self.traffic.left(progress)  # somebody has to look: it must not keep new transactions out meanwhile
         self.effects.records.append(Parked(txn.id, progress.step.name, str(code), message, self.now_ms))
         self._notice(txn, "parked", "ERROR", service=progress.step.service, step=progress.step.name,
                      attempt=progress.attempt, code=str(code), message=message)

@@ -47,7 +47,8 @@ class Phase(IntEnum):
 class StepProgress:
     """One step of one transaction."""
 
-    __slots__ = ("attempt", "due_ms", "failing", "message", "parked", "phase", "request", "result", "step", "value", "waits")
+    __slots__ = (
+        "attempt", "due_ms", "failing", "message", "parked", "phase", "request", "result", "sent_ms", "step", "value", "waits")
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -60,6 +61,7 @@ class StepProgress:
         self.failing = ""  # code of the last transient answer
         self.message = ""
         self.parked = False
+        self.sent_ms = 0  # the first attempt
         self.waits = False  # for an answer of its service; see `traffic`
 
 

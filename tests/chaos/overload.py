@@ -26,13 +26,15 @@ from typing import Any
 import psutil
 
 from loadgen.baskets import Baskets
-from loadgen.driver import Driver
+from loadgen.driver import Driver, Tally
 from loadgen.load import LoadPlan, Prepared, deployed, open_books
 from loadgen.open_loop import Arrivals, OpenLoop, Second
 from loadgen.shapes import make_baskets
+from loadgen.usage import Meter
 from loadgen.workload import OrderFeed, Told, Work, Workload, new_run
 from orchestrator.audit import audit
 from orchestrator.client import Client
+from orchestrator.config import Settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.log.rest import wait_for_rest
 
@@ -43,6 +45,18 @@ GROWTH_MB_MAX = 300.0
 WARM_S = 3.0
 BASKETS = 5_000
 SAMPLE_S = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(LoadPlan):
+    """A load on a deployment with an admission limit of its own."""
+
+    open_max: int | None = None
+
+    def settings(self) -> Settings:
+        """See `LoadPlan.settings`."""
+        found = LoadPlan.settings(self)
+        return found if self.open_max is None else found.model_copy(update={"open_transactions_max": self.open_max})
 
 
 class TimedFeed:
@@ -99,11 +113,19 @@ def measured(client: Client) -> Iterator[Memory]:
         memory.sample(processes)
 
 
-def capacity(client: Client, feed: OrderFeed, seconds: float, concurrency: int) -> float:
-    """Committed orders a second of a closed loop, after it has warmed up."""
+def capacity(client: Client, feed: OrderFeed, seconds: float, concurrency: int) -> tuple[float, dict[str, float]]:
+    """Committed orders a second of a closed loop after it has warmed up, and CPU by role for each."""
     Driver(client, TimedFeed(feed, WARM_S), concurrency=concurrency, patience_s=60.0).run()
+    meter = Meter(lambda: client.deployment.statuses(5.0))
     tally = Driver(client, TimedFeed(feed, seconds), concurrency=concurrency, patience_s=60.0).run()
-    return tally.orders.told[Told.COMMITTED] / tally.wall_s
+    return tally.orders.told[Told.COMMITTED] / tally.wall_s, cpu_us(meter, tally)
+
+
+def cpu_us(meter: Meter, tally: Tally) -> dict[str, float]:
+    """CPU a committed order, by role: unlike the rate it does not depend on who else uses the machine."""
+    used, committed = meter.stop().cpu_s, max(tally.orders.told[Told.COMMITTED], 1)
+    costs = {role: round(seconds * 1e6 / committed, 1) for role, seconds in sorted(used.items())}
+    return {**costs, "total": round(sum(used.values()) * 1e6 / committed, 1)}
 
 
 def recovered_after_s(seconds: list[Second]) -> int | None:
@@ -140,14 +162,16 @@ def judge(report: dict[str, Any]) -> list[str]:
 
 def experiment(client: Client, feed: OrderFeed, options: argparse.Namespace) -> dict[str, Any]:
     """Capacity, overload, half of the capacity."""
-    peak = capacity(client, feed, options.capacity_seconds, options.concurrency)
+    peak, peak_cost_us = capacity(client, feed, options.capacity_seconds, options.concurrency)
     sys.stderr.write(f"capacity {peak:,.0f} orders/s\n")
     latencies: list[tuple[int, int]] = []
     loop = OpenLoop(
         client, feed, [Arrivals(peak * options.factor, options.seconds), Arrivals(peak / 2, options.after, seed=2)],
         patience_s=60.0, watch=lambda _, began_ns, ended_ns: latencies.append((began_ns, ended_ns)), progress=told_so_far)
     with measured(client) as memory:
+        meter = Meter(lambda: client.deployment.statuses(5.0))
         tally = loop.run()
+        cost_us = cpu_us(meter, tally)
     during, after = loop.seconds[:options.seconds], loop.seconds[options.seconds:options.seconds + options.after]
     goodput = [second.told[Told.COMMITTED] for second in during]
     change_ns = min((began for began, _ in latencies), default=0) + options.seconds * 1_000_000_000
@@ -155,6 +179,8 @@ def experiment(client: Client, feed: OrderFeed, options: argparse.Namespace) -> 
         "capacity_per_s": round(peak, 1), "offered_per_s": round(sum(s.offered for s in during) / options.seconds, 1),
         "goodput_per_s": round(sum(goodput) / options.seconds, 1), "goodput_share": sum(goodput) / options.seconds / peak,
         "recovered_after_s": recovered_after_s(after),
+        "cpu_us_per_committed_at_capacity": peak_cost_us, "cpu_us_per_committed_under_overload": cost_us,
+        "refusal_ms": percentiles([us / 1_000 for us in loop.refused_us]),
         "latency_ms_during": percentiles([(end - began) / 1e6 for began, end in latencies if began < change_ns]),
         "latency_ms_after": percentiles([(end - began) / 1e6 for began, end in latencies if began >= change_ns]),
         "latency_ms_p50_after_by_second": [
@@ -170,7 +196,7 @@ def experiment(client: Client, feed: OrderFeed, options: argparse.Namespace) -> 
     }
 
 
-def told_so_far(tally: Any, in_flight: int) -> None:
+def told_so_far(tally: Tally, in_flight: int) -> None:
     """A line on stderr."""
     told = tally.orders.told
     sys.stderr.write(f"{told[Told.COMMITTED]:,} committed, {told[Told.REJECTED]:,} refused, {in_flight:,} in flight\n")
@@ -184,7 +210,7 @@ def stocked(plan: LoadPlan, orders: int) -> Prepared:
 
 def run(data: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Deploy, measure, audit."""
-    plan = LoadPlan(data=data, app="actors.orders:app", shards=options.shards)
+    plan = Plan(data=data, app="actors.orders:app", shards=options.shards, open_max=options.open_max)
     prepared = stocked(plan, options.orders_max)
     began_s = time.monotonic()
     with deployed(plan) as client:
@@ -207,6 +233,7 @@ def main(arguments: list[str] | None = None, act: Callable[[Path, argparse.Names
     parser.add_argument("--capacity-seconds", type=float, default=8.0)
     parser.add_argument("--concurrency", type=int, default=256)
     parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument("--open-max", type=int, help="open transactions a shard admits; its default unless given")
     parser.add_argument("--orders-max", type=int, default=300_000)
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="raytx-overload-") as data:

@@ -15,7 +15,7 @@ from orchestrator.protocol.retry import BUDGET_PER_S, BUDGET_TOKENS_MAX, RetryBu
 from orchestrator.saga import Saga, Step, encode_plain
 
 TURN_MS = 20
-PER_TURN = 10  # submits: 500 a second
+PER_TURN = 4  # submits: 200 a second
 
 
 class Input(BaseModel):
@@ -100,10 +100,10 @@ def test_an_ill_service_is_not_stormed_and_goodput_recovers_at_once(answer: Stat
     world.run(20, "order")
     first_attempts = PER_TURN * 1_000 // TURN_MS
     storm = [second["pay"] for second in world.sent[2:22]]
-    allowed = first_attempts * 1.2 + BUDGET_PER_S
-    assert sum(storm) <= 20 * allowed + BUDGET_TOKENS_MAX
-    assert max(storm) <= allowed + BUDGET_TOKENS_MAX
-    assert world.core.open_count > 9_000  # without a budget these would be repeated every second or two
+    allowed = first_attempts * 1.1 + BUDGET_PER_S
+    assert sum(storm) <= 20 * allowed + BUDGET_TOKENS_MAX + 2 * PER_TURN  # what leaves in the turns at both ends
+    assert max(storm) <= allowed + BUDGET_TOKENS_MAX + 2 * PER_TURN
+    assert world.core.open_count > 3_900  # without a budget these would be repeated every second or two
     world.ill = set()
     world.run(4, "order")
     assert world.committed("order", 22) >= 0.95 * first_attempts  # new ones at once ...
@@ -117,14 +117,14 @@ def test_a_budget_lets_isolated_failures_be_repeated_at_once() -> None:
     assert all(budget.take(1) for _ in range(BUDGET_TOKENS_MAX))
     assert not budget.take(1)
     assert budget.take(1 + 1_000 // BUDGET_PER_S)
-    for _ in range(5):
+    for _ in range(10):
         budget.first()
-    assert budget.take(3)
-    assert not budget.take(3)
+    assert budget.take(11)
+    assert not budget.take(11)
     budget.answered()
-    assert budget.take(3)
-    assert budget.take(3)
-    assert not budget.take(2)  # time that runs backwards gives nothing
+    assert budget.take(11)
+    assert budget.take(11)
+    assert not budget.take(10)  # time that runs backwards gives nothing
 
 
 def test_what_is_postponed_is_spread() -> None:
@@ -137,7 +137,7 @@ def test_what_is_postponed_is_spread() -> None:
 
 
 def test_transactions_that_do_not_need_a_stopped_service_go_on() -> None:
-    world = Deployment(open_max=4_000)
+    world = Deployment(open_max=1_600)
     world.run(2, "order", "count")
     world.ill = {"pay"}
     world.run(20, "order", "count")
@@ -145,7 +145,7 @@ def test_transactions_that_do_not_need_a_stopped_service_go_on() -> None:
     assert all(world.committed("count", second) >= 0.98 * offered for second in range(1, 22))
     refused = world.told[20]["order", OutcomeStatus.REJECTED]
     assert refused > 0.9 * offered
-    assert world.core.open_count <= 4_000
+    assert world.core.open_count <= 1_600
     world.ill = set()
     world.run(5, "order", "count")
     assert world.committed("order", 26) >= 0.95 * offered
@@ -173,4 +173,30 @@ def test_places_at_a_service_are_given_back_however_a_transaction_ends() -> None
     world.ill = set()
     world.run(40)
     assert world.core.open_count == 0
-    assert not any(world.core._drive.traffic._waiting.values())
+    assert not any(service.waiting for service in world.core._drive.traffic._services.values())
+
+
+def test_a_service_that_is_slow_is_not_taken_for_one_that_loses_what_it_is_sent() -> None:
+    """Answers take 3 s, the policy says 1 s: at first everything is repeated, soon hardly anything."""
+    core = Coordinator(SAGAS, open_max=1_000_000)
+    core.adopt(dict.fromkeys(range(256), 1), [], 0)
+    due: dict[int, list[Command]] = {}
+    repeats: Counter[int] = Counter()
+
+    def take(effects: Effects, now_ms: int) -> None:
+        stored = [(r, AppendResult(AppendStatus.STORED, r if isinstance(r, Decided) else None)) for r in effects.records]
+        for commands in effects.commands.values():
+            due.setdefault(now_ms + 3_000, []).extend(commands)
+            repeats[now_ms // 1_000] += sum(command.attempt > 1 for command in commands)
+        if stored:
+            take(core.appended(stored, now_ms), now_ms)
+
+    for number, now_ms in enumerate(range(0, 20_000, TURN_MS)):
+        submit = SubmitRequest(number, f"k{number}", "count", encode_plain({}), 0)
+        take(core.submit([(Waiter("client", number), submit)], now_ms), now_ms)
+        replies = [Reply(c.transaction, c.step, c.kind, c.attempt, Status.YES if c.kind is Kind.PREPARE else Status.ACK)
+                   for c in due.pop(now_ms, [])]
+        take(core.receive(replies, now_ms), now_ms)
+        take(core.tick(now_ms), now_ms)
+    assert repeats[2] > 40
+    assert sum(repeats[second] for second in range(10, 20)) == 0
