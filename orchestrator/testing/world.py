@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from orchestrator.config import FaultSettings
+from orchestrator.errors import InvariantViolation
 from orchestrator.local import SupersededError
 from orchestrator.protocol.identifiers import PARTITIONS
 from orchestrator.protocol.records import Decided
@@ -156,6 +157,8 @@ class World:
             self.crash(life, f"died of {error.strerror}")
         except ViolationError:
             raise
+        except InvariantViolation as error:
+            self.violation("M", f"{life}: {error}")
         except Exception as error:  # noqa: BLE001 - whatever the product raises where nothing may be raised
             where = "".join(traceback.format_exception(error)[-3:])
             self.violation("bug", f"{life} raised {type(error).__name__}: {error}\n{where}")
