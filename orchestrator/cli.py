@@ -26,6 +26,7 @@ from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RaytxError
 from orchestrator.log.reader import LogReader, TransactionQuery
 from orchestrator.logs import redact
+from orchestrator.testing.command import prove
 
 EXIT_BAD, EXIT_WRONG_USE, EXIT_UNREACHABLE = 1, 2, 3
 DATA_DEFAULT = Path("raytx-data")
@@ -63,6 +64,7 @@ def build_cli(default_app: str) -> typer.Typer:
     for command in (up, down, status, submit, show, audit, cancel):
         cli.command()(command)
     cli.command("list")(list_transactions)
+    cli.command("test")(prove)
     return cli
 
 

@@ -82,6 +82,17 @@ class Explored:
     violation: Run | None = None
     cpu_s: float = 0.0
 
+    def add(self, other: Explored) -> None:
+        """Count what another series came to."""
+        self.schedules += other.schedules
+        self.idle += other.idle
+        self.committed += other.committed
+        self.aborted += other.aborted
+        self.faults += other.faults
+        self.traces |= other.traces
+        self.violation = self.violation or other.violation
+        self.cpu_s += other.cpu_s
+
 
 def explore(
     simulator: Simulator, seeds: Iterable[int], *, until: Callable[[Explored], bool] = lambda _: False,
