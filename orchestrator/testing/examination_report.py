@@ -63,8 +63,8 @@ def _outcomes(swept: SweepReport) -> str:
 
 
 def _explored(e: Explored) -> str:
-    return (f"{_rate(e):,.0f}/s of one core; {len(e.traces):,} distinct traces; {e.faults:,} faults; {e.committed:,} committed, "
-            f"{e.aborted:,} aborted; not counted: {e.idle:,}")
+    return (f"{_rate(e):,.0f}/s of one core; {len(e.traces):,} distinct traces; {e.faults:,} faults; "
+            f"{e.committed:,} committed, {e.aborted:,} aborted; not counted: {e.idle:,}")
 
 
 def _stories(plan: Plan, done: Examination) -> list[str]:
