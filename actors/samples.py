@@ -53,7 +53,7 @@ def sample_books(number: int) -> dict[str, Any]:
     account = f"customer-{number % CUSTOMERS}" if number % 4 else f"customer-new-{number}"
     return {
         "stock": [{"sku": skus[number % len(skus)], "quantity": 10 + number}],
-        "accounts": [{"account": account, "amount_minor": 10_000}]}
+        "accounts": [{"account": account, "amount_minor": 10_000 + number}]}
 
 
 def _line(sku: str, quantity: int) -> dict[str, Any]:
