@@ -88,13 +88,13 @@ def draw(chance: Chance) -> Options:
 
     return Options(
         shards=number("shards", 1, 1, 1, 2, 3),
-        transactions=number("transactions", 1, 1, 2, 2, 3),
+        transactions=number("transactions", 1, 1, 1, 1, 1, 2, 2, 3),
         spread_ms=number("spread", 0, 0, 200, 2_000),
         phase_ms=number("phase", 500, 1_500, 3_000, 8_000),
         deadline_ms=number("deadline", 0, 0, 300, 1_500, 5_000),
         in_doubt_after_ms=number("doubt", 400, 2_000, 5_000),
         retention_ms=number("retention", 7 * 24 * 3_600_000, 7 * 24 * 3_600_000, 1_000, 4_000),
-        repeat=maybe("repeat", 0.3, 0.3, 1.0),
+        repeat=maybe("repeat", 0.25, 0.3, 1.0),
         other_payload=maybe("payload", 0.15, 0.5),
         cancel=maybe("cancel", 0.25, 0.3, 1.0),
         lose=maybe("lose", 0.4, 0.02, 0.1, 0.3),

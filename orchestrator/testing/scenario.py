@@ -168,6 +168,7 @@ class Scenario:
         world.service_faults = {service: FaultSettings(decline=1.0) for service in self.refusing}
         world.start_all()
         world.run_until(BOOT_MS)
+        world.watched = True
         world.dies_at, world.mishap_of = watch.dies, watch.mishap
         for one in self.submissions:
             _ask(world, one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
@@ -48,7 +49,7 @@ class Run:
     @property
     def digest(self) -> bytes:
         """Tells traces apart: the same seed and options give the same."""
-        return hashlib.blake2b(repr(self.trace).encode(), digest_size=8).digest()
+        return hashlib.blake2b(marshal.dumps(self.trace, 2), digest_size=8).digest()  # version 2 writes no references
 
 
 def run_schedule(
@@ -81,6 +82,7 @@ def _run(world: World, workload: Workload, seed: int) -> None:
     world.start_all()
     world.run_until(BOOT_MS)
     world.faulty = True
+    world.watched = world.options.crash > 0
     _plan_load(world, workload, seed)
     _plan_faults(world)
     world.run_until(BOOT_MS + world.options.phase_ms)
@@ -90,7 +92,7 @@ def _run(world: World, workload: Workload, seed: int) -> None:
 
 def heal(world: World) -> None:
     """No more faults: what was stopped goes on, what was cut is joined, what is down starts."""
-    world.faulty = False
+    world.faulty = world.watched = False
     world.cuts.clear()
     world.full.clear()
     for life in list(world.lives.values()):

@@ -134,6 +134,7 @@ class Sweep:
             world.service_faults = {trial.refusing: FaultSettings(decline=1.0)}
         world.start_all()
         world.run_until(BOOT_MS)
+        world.watched = True
         world.points = world.messages = 0
         world.point_names = []
         world.crash_points = frozenset(trial.crashes)

@@ -63,6 +63,7 @@ class World:
         self.now_ms = 0
         self.jumped_ms = 0
         self.faulty = False  # whether anything may go wrong by chance
+        self.watched = False  # whether points are counted and may be where somebody dies
         self.crash_points: frozenset[int] = frozenset()  # points at which whoever runs dies, counted from 1
         self.power_fails = False  # whether that takes what was not synced
         self.dies_at: Callable[[World, str, str, str], bool] | None = None  # a scenario's say in that
@@ -80,6 +81,7 @@ class World:
         self.cuts: set[tuple[str, str]] = set()
         self.full: set[str] = set()  # roles whose disk is full
         self.decisions: dict[str, Decided] = dict(books.decisions)
+        self.heard: dict[tuple[str, int], tuple[int, str]] = {}  # by service and partition: epoch and shard last answered
         self.answers: list[Told] = []
         self.trace: list[tuple[int, str, str]] = []
         self.service_faults: Mapping[str, FaultSettings] = {}
@@ -87,7 +89,7 @@ class World:
             faults = FaultSettings(
                 seed=chance.between("service", 1, 1 << 30), decline=options.decline, transient=options.transient)
             self.service_faults = {service.name: faults for service in self.app.services}
-        self._events: list[tuple[int, int, Life | None, Callable[[], None]]] = []
+        self._events: list[tuple[int, int, Life | None, Any]] = []  # when, in which order, to whom, what: an act, a message
         self._order = self._calls = 0
         self._numbers: dict[str, int] = {}
         self._running: Life | None = None
@@ -212,7 +214,10 @@ class World:
             at_ms, _, life, action = heapq.heappop(events)
             self.now_ms = at_ms
             if life is None:
-                action()
+                if type(action) is Message:
+                    self._arrive(action)
+                else:
+                    action()
             elif life.frozen:
                 life.held.append(action)
             elif life.alive:
@@ -228,31 +233,32 @@ class World:
 
     def send(self, message: Message) -> None:
         """Put a message on its way."""
-        self.point("before sending", message.method)
+        if self.watched:
+            self.point("before sending", message.method)
         self.messages += 1
         options, chance = self.options, self.chance
-        planned = self.message_faults.get(self.messages) if self.mishap_of is None else self.mishap_of(message)
-        if planned is not None:
-            self._send_faulty(message, planned)
-            return
         if not self.faulty:
-            self._deliver_after(1, message)
+            planned = self.message_faults.get(self.messages) if self.mishap_of is None else self.mishap_of(message)
+            if planned is None:
+                self._deliver_after(1, message)
+            else:
+                self._send_faulty(message, planned)
             return
         target = message.target if isinstance(message.target, str) else message.target.role
         if self.cuts and (message.source.role, target) in self.cuts:
             self.note("cut", f"{message.method} to {target}")
             return
-        if chance.hits("lose", options.lose):
+        if options.lose and chance.hits("lose", options.lose):
             self.note("lost", f"{message.method} to {target}")
             return
         self._deliver_after(self._delay_ms(), message)
-        if chance.hits("double", options.double):
+        if options.double and chance.hits("double", options.double):
             self.note("doubled", f"{message.method} to {target}")
             self._deliver_after(self._delay_ms(), message)
 
     def _delay_ms(self) -> int:
         options, chance = self.options, self.chance
-        if chance.hits("late", options.late):
+        if options.late and chance.hits("late", options.late):
             return options.late_ms
         return 1 if options.delay_ms <= 1 else chance.between("delay", 1, options.delay_ms)
 
@@ -267,7 +273,8 @@ class World:
             self._deliver_after(25, message)
 
     def _deliver_after(self, delay_ms: int, message: Message) -> None:
-        self.after(delay_ms, None, lambda: self._arrive(message))
+        self._order += 1
+        heapq.heappush(self._events, (self.now_ms + delay_ms, self._order, None, message))
 
     def _arrive(self, message: Message) -> None:
         target = message.target
@@ -281,9 +288,12 @@ class World:
 
     def _receive(self, life: Life, message: Message) -> None:
         self.note(message.method, life.name)
-        self.point("on receiving", message.method)
-        life.handle(message)
-        self.point("after handling", message.method)
+        if self.watched:
+            self.point("on receiving", message.method)
+            life.handle(message)
+            self.point("after handling", message.method)
+        else:
+            life.handle(message)
 
     def _player(self, role: str) -> Life | None:
         zombie = self.zombies.get(role)
@@ -303,8 +313,9 @@ class World:
         return role in self.full
 
     def _disk(self, journal: Journal, point: Point) -> None:
-        self.point(point.value, journal.name)
-        if point is Point.SYNC and self.faulty and self.chance.hits("disk_error", self.options.disk_error):
+        if self.watched:
+            self.point(point.value, journal.name)
+        if point is Point.SYNC and self.faulty and self.options.disk_error and self.chance.hits("disk_error", self.options.disk_error):
             if self.chance.between("applied", 0, 1):
                 journal.synced = len(journal.entries)
             else:
