@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from loadgen.checker.report import CheckReport, Invariant
-from loadgen.checker.stores import LedgerView, LogView
+from loadgen.checker.stores import LedgerView, LogView, Stores
 from orchestrator.log.reader import StoredRecord
 from orchestrator.protocol.identifiers import epoch_of, oldest_id, partition_of, partition_of_key
 from orchestrator.protocol.records import Begun, CancelledKey, Decided, Decision, Ended, Parked
@@ -30,6 +30,7 @@ class Logged(msgspec.Struct, gc=False):
     decided_ms: int = 0
     ended_ms: int = 0
     parked: bool = False
+    moving: bool = False  # it ended while the stores were being opened
 
     @property
     def committed(self) -> bool:
@@ -55,7 +56,7 @@ class Transactions:
     Attributes:
         by_id: transactions in the order in which they were begun.
         by_key: the one that each key was bound to first.
-        begun: inputs of those that are not ended.
+        open: inputs of those that are not ended, or ended while the stores were being opened.
         whole: whether the log begins with its first record, so that nothing was purged.
     """
 
@@ -66,16 +67,16 @@ class Transactions:
         self.whole = True
 
 
-def read_log(log: LogView, report: CheckReport, on_decided: OnDecided) -> Transactions:
+def read_log(stores: Stores, report: CheckReport, on_decided: OnDecided) -> Transactions:
     """All transactions of a log.
 
     Args:
-        log: a snapshot.
+        stores: snapshots, of which the log's is read.
         report: told what is not legal (M), decided twice (D), bound twice (X) or of a wrong epoch (F).
         on_decided: told each Begun with the decision, in the order of the decisions; what is undecided, at no time.
     """
-    reading = _Reading(log, report, on_decided)
-    for stored in log.records():
+    reading = _Reading(stores, report, on_decided)
+    for stored in stores.log.records():
         reading.take(stored)
     report.counts["transactions"] = len(reading.found.by_id)
     report.counts["records"] = reading.records
@@ -94,7 +95,9 @@ def check_epochs(log: LogView, ledgers: Mapping[str, LedgerView], report: CheckR
 
 
 class _Reading:
-    def __init__(self, log: LogView, report: CheckReport, on_decided: OnDecided) -> None:
+    def __init__(self, stores: Stores, report: CheckReport, on_decided: OnDecided) -> None:
+        log = stores.log
+        self._settled_sequence = stores.settled_sequence
         self.found = Transactions()
         self.records = 0
         self._report, self._on_decided = report, on_decided
@@ -166,8 +169,9 @@ class _Reading:
     def _ended(self, known: Logged, stored: StoredRecord) -> None:
         if known.decision is None:
             self._illegal(known.transaction, stored, "it ends before a decision")
-        known.ended_ms = stored.at_ms
-        self.found.open.pop(known.transaction, None)
+        known.ended_ms, known.moving = stored.at_ms, stored.sequence > self._settled_sequence
+        if not known.moving:
+            self.found.open.pop(known.transaction, None)
 
     def _illegal(self, transaction: str, stored: StoredRecord, text: str) -> None:
         kind = type(stored.record).__name__

@@ -44,7 +44,7 @@ _OF_AUDIT: Final[Mapping[Check, Invariant]] = {
 def check(
     history: History, data_dir: Path, app: App, limits: Limits = LIMITS_DEFAULT, audited: AuditReport | None = None,
 ) -> CheckReport:
-    """Judge a run, with its deployment down or at rest.
+    """Judge a run, with its deployment down or beside it; what is open is given the benefit of the doubt.
 
     Args:
         history: what clients asked, were told and saw.
@@ -77,7 +77,7 @@ def check_stores(history: History, stores: Stores, app: App, limits: Limits, rep
     """
     report.counts["recoveries"] += len(history.noted(RECOVERED))
     books = Books()
-    found = read_log(stores.log, report, books.decided)
+    found = read_log(stores, report, books.decided)
     books.close(found.open.values())
     check_epochs(stores.log, stores.ledgers, report)
     claims = check_told(history, found, report)

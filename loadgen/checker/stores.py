@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -47,21 +48,29 @@ class LedgerView(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """Snapshots, the ledgers' older than the log's: it then knows the cause of every row."""
+    """Snapshots, the ledgers' older than the log's: it then knows the cause of every row.
+
+    Attributes:
+        settled_sequence: the log's last record before the ledgers were opened; what ended later may not have been seen
+            there.
+    """
 
     log: LogView
     ledgers: Mapping[str, LedgerView]
+    settled_sequence: int = sys.maxsize
 
 
 @contextmanager
 def open_stores(data_dir: Path, app: App) -> Iterator[Stores]:
-    """The stores of a data directory, read-only, with its deployment down or at rest.
+    """The stores of a data directory, read-only; what went on while they were opened counts as open.
 
     Raises:
         DefiniteError: E_STORE_REFUSED where one cannot be read; E_CONFIG where a service's reader shows no state.
     """
     directory = DataDirectory(data_dir)
     with ExitStack() as stack:
+        with closing(LogReader(directory.log_path)) as earlier:
+            settled_sequence = earlier.last_record
         ledgers: dict[str, LedgerView] = {}
         for name, service in app.by_service.items():
             reader = stack.enter_context(closing(service.reader(directory.service_path(name))))
@@ -69,4 +78,4 @@ def open_stores(data_dir: Path, app: App) -> Iterator[Stores]:
                 raise DefiniteError(ErrorCode.CONFIG, f"service {name!r}: its reader shows no state, so it cannot be checked")
             ledgers[name] = reader
         log = stack.enter_context(closing(LogReader(directory.log_path)))
-        yield Stores(log, ledgers)
+        yield Stores(log, ledgers, settled_sequence)

@@ -109,6 +109,7 @@ class LogReader:
             raise refused(path, f"it is not a transaction log but {meta.get('kind')!r}")
         self.uuid: str = meta["uuid"]
         self.watermark_ms: int = meta["watermark_ms"]
+        self.last_record: int = meta["last_record"]
 
     def find(self, query: TransactionQuery) -> list[TransactionSummary]:
         """The newest transactions that fit.

@@ -1,0 +1,41 @@
+"""A client whose every request and answer goes into the history."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from loadgen.history import HistoryWriter
+from orchestrator.client import Client
+from orchestrator.errors import DefiniteError, IndefiniteError
+from orchestrator.outcome import Handle
+
+ASKED = "amount_minor"
+
+
+class RecordedClient:
+    """Fits the drivers' port.
+
+    Args:
+        client: what is recorded.
+        history: where it is noted.
+    """
+
+    def __init__(self, client: Client, history: HistoryWriter) -> None:
+        self.deployment, self.history = client.deployment, history
+        self._client = client
+
+    def submit(self, saga: str, data: Any, *, key: str) -> Handle:
+        """Submit, and note what was asked and what is told; what the client raises is noted and raised."""
+        asked = {ASKED: data[ASKED]} if ASKED in data else None
+        number = self.history.invoke(key, saga=saga, asked=asked)
+        try:
+            handle = self._client.submit(saga, data, key=key)
+        except DefiniteError as error:
+            self.history.fail(number, error.code)
+            raise
+        except IndefiniteError as error:
+            self.history.unknown(number, error.code)
+            raise
+        handle.add_done_callback(partial(self.history.told, number))  # before the driver's own: told means noted
+        return handle
