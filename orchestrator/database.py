@@ -39,6 +39,8 @@ _PRAGMAS = (
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA temp_store = MEMORY",
 )
+_OUTSIDE = frozenset({
+    sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY})
 _REMEDIES = {
     errno.EMFILE: "raise the process's limit of open files, then start again",
     errno.ENFILE: "raise the system's limit of open files, then start again",
@@ -212,10 +214,11 @@ class OwnedDatabase:
 
     def close(self) -> None:
         """Give the database up; what was not committed is undone."""
-        self.connection.close()
-        self._mark.sync()
-        self._mark.close()
-        self._lock.release()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._lock.release)
+            undo.callback(self._mark.close)
+            self.connection.close()
+            self._sync_beside()
 
     def _owned(self, run: str) -> tuple[int, int]:
         try:
@@ -234,12 +237,17 @@ class OwnedDatabase:
         for name, value in (("epoch", epoch), ("run", run), ("opens", opens)):
             self.set_meta(name, value)
         self.commit()
+        self._sync_beside()
+        return epoch, opens - 1
+
+    def _sync_beside(self) -> None:
+        """The mark, and the names: SQLite syncs the directory of a new write-ahead log, but ignores it where that fails."""
         try:
             self._mark.sync()
+            self._files.sync_directory(self.path.parent)
         except OSError as error:
             self._note(error)
             raise
-        return epoch, opens - 1
 
     def _note(self, error: Exception) -> None:
         if is_io_error(error):
@@ -285,8 +293,15 @@ def _connect(path: Path, files: Files) -> sqlite3.Connection:
             connection.execute(pragma)
     except sqlite3.Error as error:
         connection.close()
-        raise refused(path, f"it cannot be opened: {error}") from error
+        raise _unreadable(path, error) from error
     return connection
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> DefiniteError:
+    """Whether it is the file, or only the way to it."""
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _OUTSIDE:
+        return unusable(path, error)
+    return refused(path, f"it cannot be read: {error}")
 
 
 def _check(connection: sqlite3.Connection, path: Path, kind: str, mark: Mark, expected_uuid: str) -> str:
@@ -316,7 +331,7 @@ def _check_pages(connection: sqlite3.Connection, path: Path, files: Files) -> No
             return
         (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
-        raise refused(path, f"it cannot be read: {error}") from error
+        raise _unreadable(path, error) from error
     if answer != "ok":
         raise refused(path, f"it is damaged: {answer}")
 

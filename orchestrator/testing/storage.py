@@ -67,7 +67,7 @@ class SimulatedDisk:
         self._random = random.Random(f"disk/{seed}")
         self._names: dict[str, Inode] = {}
         self._durable_names: dict[str, Inode] = {}
-        self._unsynced_names: list[tuple[str, Inode | None]] = []
+        self._unsynced_names: list[tuple[tuple[str, Inode | None], ...]] = []  # a rename is one change of two names
         self._handles: list[Handle] = []
         self._faults: dict[str, list[_Fault]] = {}
         self._last_killed: Callable[[str], bool] | None = None
@@ -99,9 +99,9 @@ class SimulatedDisk:
         self._count("power_loss")
         self._kill(lambda _: True)
         share = self._random.choice((0.0, 0.25, 0.5, 0.75, 1.0))
-        for path, inode in self._unsynced_names:
+        for named in self._unsynced_names:
             if self._random.random() < share:
-                _set_name(self._durable_names, path, inode)
+                _set_names(self._durable_names, named)
         self._unsynced_names.clear()
         for inode in dict.fromkeys((*self._names.values(), *self._durable_names.values())):
             inode.lose_unsynced(self._random, share)
@@ -146,7 +146,7 @@ class SimulatedDisk:
     def store(self, path: str, content: bytes) -> None:
         """Put a durable file there, as somebody would who tampers with it."""
         self._names[path] = self._durable_names[path] = Inode(content)
-        self._unsynced_names = [named for named in self._unsynced_names if named[0] != path]
+        self._unsynced_names = [named for named in self._unsynced_names if path not in dict(named)]
         self._used = sum(inode.size for inode in self._names.values())
 
     def copy_of(self, paths: Iterable[str]) -> SimulatedDisk:
@@ -226,11 +226,11 @@ class SimulatedDisk:
         if fault is not None and not fault.applied:
             raise OSError(fault.error, os.strerror(fault.error), directory)
         kept = []
-        for path, inode in self._unsynced_names:
-            if path.rpartition("/")[0] == directory:
-                _set_name(self._durable_names, path, inode)
+        for named in self._unsynced_names:
+            if any(path.rpartition("/")[0] == directory for path, _ in named):
+                _set_names(self._durable_names, named)
             else:
-                kept.append((path, inode))
+                kept.append(named)
         self._unsynced_names = kept
         if fault is not None:
             raise OSError(fault.error, os.strerror(fault.error), directory)
@@ -270,9 +270,8 @@ class SimulatedDisk:
         fault = self._due(operation, at)
         if fault is not None and not fault.applied:
             raise OSError(fault.error, os.strerror(fault.error), at)
-        for path, inode in named:
-            _set_name(self._names, path, inode)
-        self._unsynced_names.extend(named)
+        _set_names(self._names, named)
+        self._unsynced_names.append(named)
         self._used = sum(inode.size for inode in self._names.values())
         if fault is not None:
             raise OSError(fault.error, os.strerror(fault.error), at)
@@ -329,11 +328,12 @@ class SimulatedDisk:
         self.crashes[what] = self.crashes.get(what, 0) + 1
 
 
-def _set_name(names: dict[str, Inode], path: str, inode: Inode | None) -> None:
-    if inode is None:
-        names.pop(path, None)
-    else:
-        names[path] = inode
+def _set_names(names: dict[str, Inode], named: tuple[tuple[str, Inode | None], ...]) -> None:
+    for path, inode in named:
+        if inode is None:
+            names.pop(path, None)
+        else:
+            names[path] = inode
 
 
 def _belongs(path: str, database: str) -> bool:

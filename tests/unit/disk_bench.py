@@ -36,13 +36,13 @@ def new_disk() -> Disk:
 TEMPLATE = new_disk()
 
 
-def open_log(disk: Disk, retention_ms: int = 7 * DAY) -> LogStore:
+def open_log(disk: Disk, retention_ms: int = 7 * DAY, ballast: int = BALLAST) -> LogStore:
     return LogStore(
-        LOG, "run", retention_ms, clock=itertools.count(0, DAY).__next__, files=disk.files, ballast_bytes=BALLAST)
+        LOG, "run", retention_ms, clock=itertools.count(0, DAY).__next__, files=disk.files, ballast_bytes=ballast)
 
 
-def open_store(disk: Disk) -> Store:
-    return Store(VAULT, "vault", "run", files=disk.files, ballast_bytes=BALLAST)
+def open_store(disk: Disk, ballast: int = BALLAST) -> Store:
+    return Store(VAULT, "vault", "run", files=disk.files, ballast_bytes=ballast)
 
 
 def read_store(disk: Disk) -> StoreReader:
@@ -85,9 +85,9 @@ def ended(number: int) -> Row:
 def put(store: Store, rows: list[Row], values: dict[str, bytes | None] | None = None) -> None:
     """One batch."""
     store.begin()
+    store.retain(Retention())
     by_key = {(row.transaction, row.step): row for row in rows}
     store.write(by_key, store.load(by_key), values or {}, {7: len(rows)})
-    store.retain(Retention())
     store.commit(by_key, values or {})
 
 
