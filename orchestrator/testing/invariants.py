@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 from orchestrator.protocol.identifiers import oldest_id
 from orchestrator.protocol.messages import OutcomeStatus
 from orchestrator.protocol.records import Decision, State
+from orchestrator.saga import Context, decode_plain, encode_plain
 from orchestrator.testing.log_model import MemoryLog
 from orchestrator.verdict import Found, Plan, judge, judge_stranger
 
 if TYPE_CHECKING:
-    from orchestrator.app import LedgerReader
+    from orchestrator.app import LedgerReader, LedgerRow
+    from orchestrator.protocol.records import Begun
+    from orchestrator.saga import Saga
     from orchestrator.testing.client_life import Told
-    from orchestrator.testing.log_model import LogModel
+    from orchestrator.testing.log_model import Entry, LogModel
     from orchestrator.testing.world import World
 
 _FIRST = frozenset({"PREPARED", "REFUSED", "ROLLED_BACK", "DONE"})
@@ -31,6 +34,7 @@ def findings(world: World) -> Iterator[Finding]:
     yield from _atomicity(world, log, readers)
     yield from _services(readers)
     yield from _answers(world, log)
+    yield from _contents(world, log, readers)
 
 
 def _transitions(world: World) -> Iterator[Finding]:
@@ -92,3 +96,53 @@ def _answers(world: World, log: LogModel) -> Iterator[Finding]:
         forgotten = before.outcome.transaction not in log.transactions  # past the retention period the key begins anew
         if before.outcome.transaction != outcome.transaction and not forgotten:
             yield "K", f"{answer.key} was told of {before.outcome.transaction}, then of {outcome.transaction}"
+
+
+def _contents(world: World, log: LogModel, readers: Mapping[str, LedgerReader]) -> Iterator[Finding]:
+    """K, R: everybody was told of what he asked for, with the votes as stored, and a re-drive asked for the same again."""
+    oldest = oldest_id(log.watermark_ms)
+    told: set[str] = set()
+    for answer in world.answers:
+        outcome = answer.outcome
+        entry = log.transactions.get(outcome.transaction)
+        if outcome.status is OutcomeStatus.REJECTED or entry is None:
+            continue
+        if not answer.cancel and entry.begun.fingerprint and entry.begun.input != answer.input:
+            yield "K", f"{answer.key} was told of {outcome.transaction}, which has another input"
+        if outcome.status is OutcomeStatus.COMMITTED and outcome.transaction >= oldest:
+            yield from _results(world, entry, answer, readers)
+            told.add(outcome.transaction)
+    for transaction in told:
+        if log.transactions[transaction].recoveries:
+            yield from _requests(world, log.transactions[transaction].begun, readers)
+
+
+def _results(world: World, entry: Entry, answer: Told, readers: Mapping[str, LedgerReader]) -> Iterator[Finding]:
+    told = {result.step: decode_plain(result.result) for result in answer.outcome.results}
+    for step in _saga(world, entry.begun).prepares:
+        if step.name not in told and step.name in entry.codes:
+            continue  # it was parked: the caller did not wait for it
+        stored = _row(readers[step.service], entry.begun.transaction, step.name)
+        if stored is None or told.get(step.name) != stored.result:
+            yield "K", f"{answer.key} was told {told.get(step.name)!r} of step {step.name!r}, the ledger has {stored}"
+
+
+def _requests(world: World, begun: Begun, readers: Mapping[str, LedgerReader]) -> Iterator[Finding]:
+    saga = _saga(world, begun)
+    rows = {step.name: _row(readers[step.service], begun.transaction, step.name) for step in saga.steps}
+    data = saga.decode_input(begun.input)
+    for name, row in rows.items():
+        if row is None:
+            continue
+        results = {other: found.result for other in saga.ancestors[name] if (found := rows[other]) is not None}
+        asked = decode_plain(encode_plain(saga.by_name[name].request(Context(begun.transaction, data, results))))
+        if row.request != asked:
+            yield "R", f"{begun.transaction} {name} was run with {row.request!r}, but its input asks for {asked!r}"
+
+
+def _saga(world: World, begun: Begun) -> Saga:
+    return world.sagas[begun.saga, begun.version]
+
+
+def _row(reader: LedgerReader, transaction: str, step: str) -> LedgerRow | None:
+    return next((row for row in reader.rows(transaction) if row.step == step), None)

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import Command, CommandBatch, Inquiry, Kind, ReplyBatch, Status
 from orchestrator.protocol.records import Decision
 from orchestrator.testing.life import Life, Message
+from orchestrator.testing.shard_life import ShardLife
 
 if TYPE_CHECKING:
     from orchestrator.app import Participant
@@ -82,13 +84,26 @@ class ServiceLife(Life):
         self._go()
 
     def _post(self, mail: Mail) -> None:
+        target = self.world.lives.get(mail.peer)
         for reply in _REPLIES.decode(mail.payload).replies:
+            if isinstance(target, ShardLife) and reply.status not in (Status.FENCED, Status.ERROR):
+                self._check_fence(target, partition_of(reply.transaction))
             if reply.status is Status.VIOLATION:
                 what = f"{reply.kind.name} of {reply.transaction} {reply.step}"
                 self.world.violation("M", f"{self.role}: {what}: {reply.message}")
-        target = self.world.lives.get(mail.peer)
         if target is not None:
             self.mail(target, "replies", mail.payload)
+
+    def _check_fence(self, shard: ShardLife, partition: int) -> None:
+        """Whoever had an answer of this service is the last of its partition to be answered until a higher epoch comes."""
+        epoch = shard.core.epochs.get(partition)
+        if epoch is None:
+            return
+        highest, heard = self.world.heard.get((self.role, partition), (0, ""))
+        if epoch < highest or (epoch == highest and heard != shard.name):
+            self.world.violation("F", f"{self.role} answers {shard.name}, which has epoch {epoch} of partition {partition}, "
+                                 f"after {heard}, which has {highest}")
+        self.world.heard[self.role, partition] = (epoch, shard.name)
 
     def _answer(self, key: tuple[str, str]) -> None:
         self._answering.discard(key)

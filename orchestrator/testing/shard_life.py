@@ -27,6 +27,7 @@ from orchestrator.protocol.records import (
     AppendRequest,
     AppendResult,
     AppendStatus,
+    Decided,
     Decision,
     Ended,
     EpochRecord,
@@ -66,6 +67,7 @@ class ShardLife(Life):
         self._lazy = False
         self._exempt: list[str] = []
         self._checking: set[int] = set()
+        self._overdue: set[str] = set()  # found undecided after their deadline
 
     @property
     def now_ms(self) -> int:
@@ -83,6 +85,7 @@ class ShardLife(Life):
         taken = _TAKEN.decode(payload)
         self.core.watermark_ms, self._exempt = taken.watermark_ms, taken.exempt
         self.serving = True
+        self._overdue = {t.begun.transaction for t in taken.open if t.decided is None and t.begun.deadline_ms <= self.now_ms}
         self._apply(self.core.adopt(dict(zip(self.partitions, taken.epochs, strict=True)), taken.open, self.now_ms))
 
     # ---- what arrives ---------------------------------------------------------------------------------------------
@@ -130,6 +133,7 @@ class ShardLife(Life):
 
     def _apply(self, effects: Effects) -> None:
         if effects.records:
+            self._check_deadlines(effects.records)
             self._queue.extend(effects.records)
             self._append()
         for service, commands in effects.commands.items():
@@ -161,6 +165,11 @@ class ShardLife(Life):
         if decided is None or (decided.decision is Decision.COMMIT) is not committed:
             self.world.violation("K", f"{outcome.status.name} of {outcome.transaction} is told, but the durable decision is "
                                  f"{decided.decision.name if decided else 'not there'}")
+
+    def _check_deadlines(self, records: Sequence[Record]) -> None:
+        for record in records:
+            if isinstance(record, Decided) and record.decision is Decision.COMMIT and record.transaction in self._overdue:
+                self.world.violation("L", f"{record.transaction} was found undecided after its deadline, and is committed")
 
     def _load(self, lookup: Lookup) -> None:
         def loaded(stored: StoredTransaction | None) -> None:
