@@ -6,9 +6,9 @@ trial disturbs it at one or two of them. Whatever the outcome of the transaction
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from math import isqrt
 
 from orchestrator.config import FaultSettings
 from orchestrator.testing.chance import Chance
@@ -101,13 +101,20 @@ class Sweep:
             for power in _powers(name):
                 yield Trial(self._refusing, (number,), power)
 
-    def pairs(self) -> Iterator[Trial]:
-        """After every single crash, a second one at every point that then follows."""
-        for first in self.singles():
+    def pairs(self, count_max: int | None = None) -> Iterator[Trial]:
+        """After every single crash, a second one at every point that then follows.
+
+        Args:
+            count_max: about so many, spread over both; None = all.
+        """
+        side = None if count_max is None else isqrt(count_max)
+        for first in _spread(list(self.singles()), side):
             points = self.run(first).points
-            for number, name in enumerate(points[first.crashes[0] :], first.crashes[0] + 1):
-                for power in (first.power,) if first.power else _powers(name):
-                    yield Trial(self._refusing, (*first.crashes, number), power)
+            seconds = [
+                Trial(self._refusing, (*first.crashes, number), power)
+                for number, name in enumerate(points[first.crashes[0] :], first.crashes[0] + 1)
+                for power in ((first.power,) if first.power else _powers(name))]
+            yield from _spread(seconds, side)
 
     def messages(self) -> Iterator[Trial]:
         """Every message lost, doubled, overtaken by later ones, and late beyond every timeout."""
@@ -156,7 +163,7 @@ def sweep(
     Args:
         workload: the saga.
         books: the state to begin with.
-        pairs_max: at most so many pairs for each way to end, evenly spread; None = all of them.
+        pairs_max: about so many pairs for each way to end, evenly spread; None = all of them.
         refusing: services that are to refuse, one after the other; None = every one that prepares.
     """
     report = SweepReport()
@@ -168,7 +175,7 @@ def sweep(
             return report
         for kind, trials in (
                 ("single crashes", one.singles()), ("messages", one.messages()),
-                ("pairs of crashes", _spread(one.pairs(), pairs_max))):
+                ("pairs of crashes", one.pairs(pairs_max))):
             for trial in trials:
                 if not _count(report, kind, one.run(trial)):
                     return report
@@ -183,11 +190,11 @@ def _count(report: SweepReport, kind: str, tried: Tried) -> bool:
     return tried.violation is None
 
 
-def _spread(trials: Iterator[Trial], count_max: int | None) -> Iterable[Trial]:
-    if count_max is None:
+def _spread(trials: Sequence[Trial], count_max: int | None) -> Sequence[Trial]:
+    """At most so many of them, evenly."""
+    if count_max is None or len(trials) <= count_max:
         return trials
-    found = list(trials)
-    return islice(found, 0, None, max(len(found) // max(count_max, 1), 1))
+    return [trials[number * len(trials) // count_max] for number in range(count_max)]
 
 
 def _powers(point: str) -> tuple[bool, ...]:
