@@ -141,7 +141,7 @@ class Conversation:
         return Caller(
             self._port(shard),
             encode=self._encode,
-            decode=lambda answer: _OUTCOMES.decode(answer).outcomes,
+            decode=partial(self._decode, shard),
             deliver=partial(self._deliver, shard),
             key=_number,
             settles=lambda outcome, _: outcome.status is not OutcomeStatus.RETRY,
@@ -173,6 +173,12 @@ class Conversation:
             [r for r in requests if isinstance(r, SubmitRequest)],
             [r for r in requests if isinstance(r, CancelRequest)],
             [r for r in requests if isinstance(r, LookupRequest)]))
+
+    def _decode(self, shard: int, answer: bytes) -> list[OutcomeMessage]:
+        batch = _OUTCOMES.decode(answer)
+        for saga, full_ms in batch.full_ms.items():  # known before anything was refused
+            self._full_until_s[shard, saga] = time.monotonic() + full_ms / 1000
+        return batch.outcomes
 
     def _deliver(self, shard: int, outcomes: list[OutcomeMessage]) -> None:
         for message in outcomes:

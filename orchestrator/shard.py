@@ -101,7 +101,8 @@ class Shard:
             self._take_in(batch)
         except Exception as error:  # noqa: BLE001 - half of the batch may be taken in: start again from what is durable
             self._bug(asyncio.get_running_loop(), {"exception": error})
-        return encode(OutcomeBatch(SCHEMA_VERSION, await self._clients.collect(batch.client)))
+        outcomes = await self._clients.collect(batch.client)
+        return encode(OutcomeBatch(SCHEMA_VERSION, outcomes, self._core.full_ms))
 
     def _take_in(self, batch: ClientBatch) -> None:
         now_ms = self._now_ms()

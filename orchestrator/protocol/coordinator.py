@@ -60,6 +60,12 @@ class Coordinator:
         return len(self._table)
 
     @property
+    def full_ms(self) -> dict[str, int]:
+        """The sagas for which there is no room, each with the time after which to come back, ms."""
+        full = len(self._table) >= self._open_max
+        return {saga: admission.retry_after_ms(len(self._table)) for saga in self._services if full or self._crowded(saga)}
+
+    @property
     def epochs(self) -> Mapping[int, int]:
         """Epoch by partition owned."""
         return self._table.epochs
@@ -217,15 +223,11 @@ class Coordinator:
         partition = partition_of_key(request.key)
         if partition not in self._table.epochs:
             return answers.retry(waiter)
-        if len(self._table) >= self._open_max:
+        full, service = len(self._table) >= self._open_max, self._crowded(request.saga)
+        if full or service:
+            why = f"too many transactions wait for {service}" if service else "the shard admits no more open transactions"
             return answers.rejection(
-                waiter, ErrorCode.OVERLOADED, f"{len(self._table)} transactions are open, the limit of this shard",
-                admission.retry_after_ms(len(self._table)))
-        service = self._drive.traffic.crowded(self._services.get(request.saga, ()), max(1, self._open_max // 2))
-        if service:
-            return answers.rejection(
-                waiter, ErrorCode.OVERLOADED, f"too many transactions wait for {service}",
-                admission.retry_after_ms(len(self._table)), service)
+                waiter, ErrorCode.OVERLOADED, why, admission.retry_after_ms(len(self._table)), service)
         try:
             saga, data, business_key = admission.check(self._newest, request)
         except DefiniteError as error:
@@ -233,6 +235,10 @@ class Coordinator:
         txn = self._new(request, saga, business_key, partition)
         txn.input = data
         return txn
+
+    def _crowded(self, saga: str) -> str:
+        """The service that keeps new transactions of this saga out: half of the places are taken by what waits for it."""
+        return self._drive.traffic.crowded(self._services.get(saga, ()), max(1, self._open_max // 2))
 
     def _new(self, request: SubmitRequest, saga: Saga, business_key: str, partition: int) -> Transaction:
         now_ms = self._drive.now_ms

@@ -156,7 +156,8 @@ class OutcomeMessage(Wire, frozen=True):
 
 
 class OutcomeBatch(Wire, frozen=True):
-    """What was ready when the client's exchange was answered."""
+    """What was ready when the client's exchange was answered, and for how long (ms) not to send which sagas."""
 
     schema: int
     outcomes: list[OutcomeMessage]
+    full_ms: dict[str, int] = {}

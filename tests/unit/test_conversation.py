@@ -29,6 +29,7 @@ class Shard:
 
     def __init__(self, answer: Callable[[SubmitRequest], OutcomeMessage | None]) -> None:
         self.answer = answer
+        self.full_ms: dict[str, int] = {}
         self.submits: list[SubmitRequest] = []
         self.gone = asyncio.Event()
 
@@ -38,7 +39,7 @@ class Shard:
         answers = [answer for submit in batch.submits if (answer := self.answer(submit)) is not None]
         if not answers:
             await self.gone.wait()
-        return msgspec.msgpack.encode(OutcomeBatch(SCHEMA_VERSION, answers))
+        return msgspec.msgpack.encode(OutcomeBatch(SCHEMA_VERSION, answers, self.full_ms))
 
 
 def full(retry_after_ms: int = 60_000) -> Callable[[SubmitRequest], OutcomeMessage]:
@@ -109,6 +110,17 @@ def test_a_shard_that_is_full_for_one_saga_is_asked_for_another(talk) -> None:
         submit(conversation, "k").outcome(5)
     assert conversation.refusal("k", "s") is not None
     assert conversation.refusal("k", "t") is None
+
+
+def test_a_shard_that_says_it_is_full_need_not_refuse_first(talk) -> None:
+    shard = Shard(committed)
+    conversation = talk(shard)
+    shard.full_ms = {"s": 60_000}
+    assert submit(conversation, "k").outcome(5).committed
+    refusal = conversation.refusal("k2", "s")
+    assert refusal is not None
+    assert refusal.retry_after_ms > 59_000
+    assert conversation.refusal("k2", "t") is None
 
 
 def test_what_waits_is_bounded_and_questions_still_go_through(talk) -> None:

@@ -162,6 +162,7 @@ def test_a_refusal_because_of_a_service_names_it() -> None:
     (_, outcome), = world.pending.outcomes
     assert (outcome.status, outcome.code, outcome.service) == (OutcomeStatus.REJECTED, "E_OVERLOADED", "pay")
     assert outcome.retry_after_ms > 0
+    assert world.core.full_ms == {"order": outcome.retry_after_ms}
 
 
 def test_places_at_a_service_are_given_back_however_a_transaction_ends() -> None:
