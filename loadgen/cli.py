@@ -41,10 +41,13 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
     fault: Annotated[
         list[str] | None, typer.Option(metavar="SERVICE.FAILURE=NUMBER", help="Simulated failure; repeatable.")] = None,
     patience: Annotated[float, typer.Option(min=0.1, help="Seconds until a missing outcome counts as unknown.")] = 120.0,
+    history: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="New file that keeps what was asked and told.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Read the services' databases meanwhile.")] = False,  # noqa: FBT002
     app: AppPath = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Place orders as fast as they are answered, then audit; exit 0 if the audit is ok, expected aborts included."""
+    """Place orders as fast as they are answered, then audit and judge what was told; exit 0 if all is ok."""
     out = Console(file=sys.stdout)
     with report_errors(as_json=as_json), _quiet_stdout():
         # Ray takes a second to import: only where it is needed, so that --help stays fast.
@@ -55,7 +58,7 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
                 data=data, app=app_path(DataDirectory(data), app, DEFAULT_APP), orders=orders,
                 concurrency=concurrency, arrivals=parse_arrivals(rate, duration, seed), shards=shards, seed=seed,
                 trace=trace, lines=parse_lines(lines), stock_share=parse_share(stock_share), returns=returns,
-                skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience),
+                skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience, history=history, watch=watch),
             Console(stderr=True))
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
@@ -67,6 +70,10 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
 @cli.command()
 def chaos(  # noqa: PLR0917 - as above
     minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Of faults; start, healing and checks come on top.")] = 1.0,
+    zombies: Annotated[
+        int | None, typer.Option(min=1, help="Instead: lose so many nodes of a cluster whose actors run on.")] = None,
+    partitions: Annotated[
+        int | None, typer.Option(min=1, help="Instead: cut nodes off so many times (as root: network namespaces).")] = None,
     seed: Annotated[int, typer.Option(help="Of the plan, the orders and simulated failures.")] = 1,
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Kept; a temporary one otherwise.")] = None,
     faults: Annotated[str | None, typer.Option(metavar="KIND,...", help="kill, stop, all...; most kinds if not given.")] = None,
@@ -78,15 +85,14 @@ def chaos(  # noqa: PLR0917 - as above
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
     """Break a deployment under load as a seeded plan says, heal it, check everything; exit 0 if it held."""
+    parse_lines(lines)
     with report_errors(as_json=as_json), _quiet_stdout():
-        from loadgen.nemesis.plan import PLANNED, parse_kinds  # noqa: PLC0415 - as above
-        from loadgen.nemesis.run import ChaosOptions, run_chaos  # noqa: PLC0415
+        from loadgen.nemesis.choice import choose  # noqa: PLC0415 - as above
 
-        report = run_chaos(
-            ChaosOptions(
-                app=app or DEFAULT_APP, minutes=minutes, seed=seed, data=data, shards=shards, concurrency=concurrency,
-                faults=parse_kinds(faults, PLANNED), lines=lines, disk_mb=disk_mb),
-            Console(stderr=True))
+        run = choose(
+            app or DEFAULT_APP, seed=seed, data=data, shards=shards, concurrency=concurrency, lines=lines, minutes=minutes,
+            faults=faults, disk_mb=disk_mb, zombies=zombies, partitions=partitions)
+        report = run(Console(stderr=True))
     if as_json:
         typer.echo(json.dumps(report.to_json()))
     else:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -26,10 +29,9 @@ from loadgen.nemesis.targets import Targets
 from loadgen.workload import new_run
 from orchestrator.app import load_app
 from orchestrator.audit import audit
-from orchestrator.bringup import Keeper, bring_down, bring_up
 from orchestrator.config import Settings
 from orchestrator.deployment import DataDirectory
-from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.log.reader import LogReader
 
 ORDERS_PER_S = 3_000  # more than can be placed: the feed does not run dry
@@ -68,43 +70,46 @@ class Ground:
 
 
 class Deployed:
-    """The deployment on a data directory, brought up by this program as often as it takes.
+    """The deployment on a data directory, brought up by `raytx up` as often as it takes.
 
     Args:
         data: the directory.
         app: import path.
         settings: what it runs with.
         address: of a Ray cluster to join; None: a head of its own.
-        environment: what differs in the keeper's environment, and so in that of everything below it.
+        environment: of the commands, and so of everything below them; None: this process's.
+        command: what comes before them, such as `ip netns exec NAME`.
     """
 
     def __init__(
-        self, data: Path, app: str, settings: Settings, address: str | None = None,
-        environment: Mapping[str, str] | None = None,
+        self, data: Path, app: str, settings: Settings, *, address: str | None = None,
+        environment: Mapping[str, str] | None = None, command: tuple[str, ...] = (),
     ) -> None:
-        self.directory, self.app, self.settings, self._address = DataDirectory(data), app, settings, address
-        self._environment = dict(environment or {})
-        self._keepers: list[Keeper] = []
+        self.directory = DataDirectory(data)
+        self._environment, self._command = environment or os.environ, command
+        values = settings.model_dump(mode="json", exclude_defaults=True)
+        self._options = ["--app", app, "--no-dashboard", *(["--address", address] if address else [])]
+        self._options += [part for name, value in values.items() for part in ("--set", f"{name}={json.dumps(value)}")]
 
     def up(self) -> None:
-        """Deploy; returns when it serves."""
-        before = dict(os.environ)
-        os.environ.update(self._environment)
-        try:
-            _, keeper = bring_up(self.directory, self.app, self.settings, address=self._address, dashboard=False)
-        finally:
-            os.environ.clear()
-            os.environ.update(before)
-        for earlier in self._keepers:
-            earlier.wait()  # killed: take its exit code, or it stays a zombie
-        self._keepers = [keeper]
+        """Deploy; returns when it serves.
+
+        Raises:
+            IndefiniteError: E_UNREACHABLE: it does not.
+        """
+        ended = self._raytx("up", *self._options)
+        if ended.returncode:
+            raise IndefiniteError(ErrorCode.UNREACHABLE, f"raytx up: {ended.stderr.strip()[-1_000:]}")
 
     def down(self) -> None:
         """End it, whatever is left of it."""
-        bring_down(self.directory)
-        for keeper in self._keepers:
-            keeper.wait()
-        self._keepers = []
+        self._raytx("down")
+
+    def _raytx(self, command: str, *options: str) -> subprocess.CompletedProcess[str]:
+        arguments = [
+            *self._command, sys.executable, "-m", "loadgen.cli", command, "--data", str(self.directory.path), *options]
+        return subprocess.run(  # noqa: S603 - this interpreter, this package
+            arguments, env=dict(self._environment), capture_output=True, text=True, check=False)
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,8 @@ SUCCESSOR_S_MAX = 20.0
 STRACE_S_MAX = 6.0
 SERVING_S_MAX = 180.0
 LOSES_DRIVER = frozenset({Kind.DRIVER, Kind.RAYLET, Kind.GCS, Kind.KEEPER, Kind.ALL})
+LEAVES_ALIVE = frozenset(
+    {Kind.STOP, Kind.SLOW_DISK, Kind.FULL_DISK, Kind.DISK_ERROR, Kind.ZOMBIE, Kind.PARTITION})  # not killed by the nemesis
 
 
 class Load(Protocol):
@@ -66,12 +68,27 @@ class Strike:
     @property
     def killed(self) -> bool:
         """Whether a process was killed."""
-        return not self.missed and self.kind not in (Kind.STOP, Kind.SLOW_DISK, Kind.FULL_DISK, Kind.DISK_ERROR)
+        return not self.missed and self.kind not in LEAVES_ALIVE
 
     @property
     def role(self) -> str:
         """Who, without the shard's number."""
         return "shard" if self.actor.startswith("shard-") else self.actor
+
+
+def see_outcomes(load: Load, struck: Sequence[Strike], told: Callable[[Strike], None]) -> None:
+    """Wait until callers have been served by every actor that was struck; notes how long that took.
+
+    Args:
+        load: what places orders.
+        struck: what was done.
+        told: called with each strike that callers waited for.
+    """
+    waited = [strike for strike in struck if strike.waited]
+    marks = [load.mark("log" if strike.kind in LOSES_DRIVER else strike.actor, strike.at_ns) for strike in waited]
+    for number, strike in zip(marks, waited, strict=True):
+        strike.took_ms = load.took_ms(number, OUTCOME_S_MAX)
+        told(strike)
 
 
 class Nemesis:
@@ -101,12 +118,7 @@ class Nemesis:
         struck = self._acts[step.kind](step)
         if step.kind in LOSES_DRIVER:
             self._load.start()
-        marks = {
-            self._load.mark("log" if step.kind in LOSES_DRIVER else strike.actor, strike.at_ns): strike
-            for strike in struck if strike.waited}
-        for number, strike in marks.items():
-            strike.took_ms = self._load.took_ms(number, OUTCOME_S_MAX)
-            self._told(strike)
+        see_outcomes(self._load, struck, self._told)
         return struck
 
     def heal(self) -> None:

@@ -23,17 +23,18 @@ from orchestrator.processes import end_all, identify
 STORE, SHARD = "raytx_store", "raytx_shard"  # resources of the nodes that may hold databases, and shards
 _MANY = 1_000
 _STOP_S_MAX = 20.0
-_ENVIRONMENT = {  # as orchestrator.head sets it, and health checks that notice a node's death in about 2 s
+_ENVIRONMENT = {  # as orchestrator.head sets it, and health checks that notice a death of a node in about 2 s
     "RAY_worker_niceness": "0",
     "RAY_timeout_ms_task_wait_for_death_info": "50",
     "RAY_core_worker_internal_heartbeat_ms": "50",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_initial_delay_ms": "5000",
     "RAY_health_check_period_ms": "500",
     "RAY_health_check_timeout_ms": "1000",
-    "RAY_health_check_failure_threshold": "3",
+    "RAY_health_check_failure_threshold": "4",
     "RAY_AUTH_MODE": "token",
+    "RAY_raylet_start_wait_time_s": "120",
 }
 
 
@@ -89,15 +90,17 @@ class Nodes:
         arguments = [
             *command, sys.executable, "-m", "loadgen.nemesis.node", "--temp-dir", str(self._directory), "--ip", ip,
             "--gcs", self.gcs, "--resources", json.dumps(dict.fromkeys(resources, _MANY))]
-        process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            env=dict(self.environment))
+        said = self._directory / f"node-{ip}.log"
+        with said.open("ab") as errors:
+            process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
+                arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=dict(self.environment))
         assert process.stdout is not None
         told: dict[str, Any] = json.loads(process.stdout.readline() or b"{}")
         raylet = identify(told["raylet"]) if told else None
         if raylet is None:
             _end(process)
-            raise IndefiniteError(ErrorCode.UNREACHABLE, f"no Ray node came up at {ip}")
+            last = said.read_text(errors="replace").strip().rpartition("\n")[2]
+            raise IndefiniteError(ErrorCode.UNREACHABLE, f"no Ray node came up at {ip}: {last}")
         self.gcs = self.gcs or told["gcs"]
         node = RayNode(ip, told["gcs"], raylet, process)
         self._all.append(node)

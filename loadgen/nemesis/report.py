@@ -169,10 +169,10 @@ class ChaosReport:
         return by_role
 
     def restarts(self) -> dict[str, list[float]]:
-        """The same where the driver had to be started again, by kind: its start is part of it."""
+        """The same of larger faults, by kind: the start of another driver, or Ray's giving a node up, is part of it."""
         by_kind: dict[str, list[float]] = {}
         for strike in self.strikes:
-            if strike.killed and strike.took_ms is not None and strike.kind in LOSES_DRIVER:
+            if strike.took_ms is not None and strike.kind in LOSES_DRIVER | {Kind.ZOMBIE, Kind.PARTITION}:
                 by_kind.setdefault(str(strike.kind), []).append(strike.took_ms)
         return by_kind
 

@@ -27,14 +27,14 @@ from rich.console import Console
 from loadgen.checker.limits import Limits
 from loadgen.nemesis.campaign import Campaign, Deployed, Ground, grounds
 from loadgen.nemesis.disks import wait_end
-from loadgen.nemesis.faults import OUTCOME_S_MAX, Strike
+from loadgen.nemesis.faults import Strike, see_outcomes
 from loadgen.nemesis.live import ChaosView
 from loadgen.nemesis.marks import is_waited_for
 from loadgen.nemesis.nodes import SHARD, STORE, Nodes, RayNode
 from loadgen.nemesis.plan import Kind
 from loadgen.nemesis.report import ChaosReport, Wanted
 from loadgen.nemesis.run import announce, settings_of
-from loadgen.nemesis.targets import Targets, send
+from loadgen.nemesis.targets import send
 from orchestrator.ownership import Holder
 from orchestrator.processes import is_alive
 
@@ -96,10 +96,10 @@ def run_zombies(options: ZombieOptions, console: Console) -> ChaosReport:
         nodes = Nodes(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="raytx-n", ignore_cleanup_errors=True))))
         stack.callback(nodes.close)
         nodes.start(ray.util.get_node_ip_address())  # the drivers' node: Ray looks for theirs by the machine's address
-        with ThreadPoolExecutor(len(ADDRESSES)) as starting:
+        with ThreadPoolExecutor(1) as starting:
             alive = list(starting.map(lambda ip: nodes.start(ip, (STORE, SHARD)), ADDRESSES))
         settings = settings_of(options.seed, shards=options.shards, store_resource=STORE, shard_resource=SHARD)
-        deployed = Deployed(data, options.app, settings, nodes.gcs, nodes.environment)
+        deployed = Deployed(data, options.app, settings, address=nodes.gcs, environment=nodes.environment)
         stack.callback(deployed.down)
         deployed.up()
         campaign = Campaign(ground, deployed, histories, environment=nodes.environment)
@@ -171,10 +171,8 @@ class Losses:
         self.strikes += struck
         for strike in struck:
             told(strike)
-        self._see_successors(actors)
-        self._see_outcomes(struck, told)
-        zombies = [process for process in shards.values() if is_alive(process)]
-        self.counts["zombie_shards"] += len(zombies)
+        zombies = self._see_successors(actors)
+        see_outcomes(self._campaign.load, struck, told)
         for process in shards.values():
             self._resume(process)
         self._pause.wait(self._draw.randint(*_ZOMBIE_MS) / 1_000)
@@ -200,20 +198,16 @@ class Losses:
         index = max(range(len(placed)), key=lambda at: (sum(a.startswith("shard-") for a in placed[at]), len(placed[at])))
         return self._alive[index], placed[index]
 
-    def _see_successors(self, actors: dict[str, Holder]) -> None:
-        """Wait until Ray has started every actor elsewhere; counts the stores that were still held then."""
-        targets: Targets = self._campaign.targets
+    def _see_successors(self, actors: dict[str, Holder]) -> list[Holder]:
+        """Wait until Ray has started every actor elsewhere; returns the shards that were still alive then."""
+        zombies = []
         for actor, before in actors.items():
-            found = targets.successor(actor, before, SUCCESSOR_S_MAX)
-            if found is not None and not actor.startswith("shard-"):
-                self.counts["zombie_stores"] += is_alive(before)
-
-    def _see_outcomes(self, struck: list[Strike], told: Callable[[Strike], None]) -> None:
-        load = self._campaign.load
-        marks = {load.mark(strike.actor, strike.at_ns): strike for strike in struck if strike.waited}
-        for number, strike in marks.items():
-            strike.took_ms = load.took_ms(number, OUTCOME_S_MAX)
-            told(strike)
+            found = self._campaign.targets.successor(actor, before, SUCCESSOR_S_MAX)
+            if found is not None and is_alive(before):
+                shard = actor.startswith("shard-")
+                self.counts["zombie_shards" if shard else "zombie_stores"] += 1
+                zombies += [before] if shard else []
+        return zombies
 
     def _replace(self, node: RayNode) -> None:
         """Wake the raylet up: it learns that it is dead and ends; another node takes its address, meanwhile."""
