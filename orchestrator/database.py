@@ -262,6 +262,8 @@ def _own(path: Path, files: Files) -> Lock:
     except HeldError as error:
         raise refused(path, f"another process owns it: {error}") from error
     except OSError as error:
+        if is_full(error) or is_io_error(error):
+            raise  # may be over soon
         raise unusable(path, error) from error
 
 

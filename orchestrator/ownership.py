@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ACQUIRE_S_MAX = 10.0
+_RECORD_BYTES = 512
 _POLL_S = 0.02  # also the grace for a holder that is letting go
 
 
@@ -54,8 +55,7 @@ class OwnerLock:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._acquire(path)
-            os.ftruncate(self._fd, 0)
-            os.pwrite(self._fd, msgspec.json.encode(this_process()), 0)
+            os.pwrite(self._fd, msgspec.json.encode(this_process()).ljust(_RECORD_BYTES), 0)  # in place: no room is needed
         except BaseException:
             os.close(self._fd)
             raise

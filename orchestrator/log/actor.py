@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from orchestrator.ballast import is_full
 from orchestrator.config import unpack_settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
@@ -192,8 +193,8 @@ class TransactionLog:
                 return await asyncio.to_thread(
                     LogStore, self._directory.log_path, self._spec.run, self._settings.retention_ms,
                     expected_uuid=expected)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode != sqlite3.SQLITE_FULL:
+            except (sqlite3.Error, OSError) as error:
+                if not is_full(error):
                     raise
                 if not self._detail:
                     log_event("disk_full", level="ERROR", code=ErrorCode.NOT_READY, message=str(error))

@@ -91,7 +91,7 @@ def log_story(seed: int, steps: int, ballast: int = BALLAST) -> Story:
         else:
             request = AppendRequest(1, 0, "first", next(sequence), [EpochRecord(1, record) for record in batch(now_ms)])
             script.append(lambda store, request=request, now_ms=now_ms: store.append([request], now_ms))  # type: ignore[misc]
-    return Story(LOG, lambda disk: _often_folded(open_log(disk, 2 * HOUR_MS, ballast)), script, _verify_log)
+    return Story(LOG, lambda disk: often_folded(open_log(disk, 2 * HOUR_MS, ballast)), script, _verify_log)
 
 
 def store_story(seed: int, steps: int, ballast: int = BALLAST) -> Story:
@@ -118,7 +118,7 @@ def store_story(seed: int, steps: int, ballast: int = BALLAST) -> Story:
             script.append(lambda store, watermark_ms=watermark_ms: _purge(store, watermark_ms))  # type: ignore[misc]
         else:
             script.append(batch(number))
-    return Story(VAULT, lambda disk: _often_folded(open_store(disk, ballast)), script, _verify_store)
+    return Story(VAULT, lambda disk: often_folded(open_store(disk, ballast)), script, _verify_store)
 
 
 def states_of(story: Story) -> list[State]:
@@ -133,8 +133,8 @@ def states_of(story: Story) -> list[State]:
     return states
 
 
-def _often_folded(store: Any) -> Any:
-    """The write-ahead log is folded into the database every few commits, so that crashes strike there, too."""
+def often_folded(store: Any) -> Any:
+    """Have the write-ahead log folded into the database every few commits, so that crashes strike there, too."""
     _database(store).connection.execute(f"PRAGMA wal_autocheckpoint = {FOLD_PAGES}")
     return store
 

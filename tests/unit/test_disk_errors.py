@@ -1,0 +1,149 @@
+"""What cannot be opened is told clearly and changes nothing: no rights, a read-only file system, no files left, no room."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import sqlite3
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from orchestrator.database import OwnedDatabase, create_database, open_reader
+from orchestrator.errors import DefiniteError
+from orchestrator.files import RealFiles
+from orchestrator.ownership import OwnerLock
+from unit.small_disk import fill, mount
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from orchestrator.files import Lock
+
+SCHEMA = "CREATE TABLE items (name TEXT PRIMARY KEY);"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    found = tmp_path / "data" / "shop.sqlite"
+    create_database(found, SCHEMA, "shop")
+    OwnedDatabase(found, "shop", "run").close()
+    return found
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {entry.name: entry.read_bytes() for entry in path.parent.iterdir() if not entry.name.endswith(".lock")}
+
+
+def refusal(path: Path, **more: Any) -> str:
+    with pytest.raises(DefiniteError) as caught:
+        OwnedDatabase(path, "shop", "run", **more)
+    assert caught.value.code == "E_STORE_REFUSED"
+    assert "nothing is lost" in caught.value.message
+    return caught.value.message
+
+
+class FailingLock(RealFiles):
+    """A disk on which the lock cannot be taken."""
+
+    def __init__(self, error: int) -> None:
+        self._error = error
+
+    def lock(self, path: Path) -> Lock:
+        raise OSError(self._error, os.strerror(self._error), str(path))
+
+
+@pytest.mark.parametrize(("error", "remedy"), [
+    (errno.EACCES, "give its directory and files back"), (errno.EROFS, "make the file system writable"),
+    (errno.EMFILE, "raise the process's limit of open files"), (errno.ENFILE, "raise the system's limit"),
+])
+def test_the_reason_and_the_remedy_are_told(path: Path, error: int, remedy: str) -> None:
+    before = contents(path)
+    told = refusal(path, files=FailingLock(error))
+    assert os.strerror(error) in told
+    assert remedy in told
+    assert contents(path) == before
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
+def test_what_may_be_over_soon_is_no_refusal(path: Path, error: int) -> None:
+    with pytest.raises(OSError, match=os.strerror(error)):
+        OwnedDatabase(path, "shop", "run", files=FailingLock(error))
+
+
+def test_without_a_file_descriptor_nothing_is_opened(path: Path) -> None:
+    before = contents(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken = []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        while True:
+            try:
+                taken.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                break
+        for left in range(8):  # with so many left, the lock, the mark, the database or its write-ahead log gets none
+            if left:
+                os.close(taken.pop())
+            try:
+                OwnedDatabase(path, "shop", "run").close()
+                break
+            except DefiniteError as error:
+                assert "nothing is lost" in error.message
+            except OSError as error:
+                assert error.errno == errno.EMFILE
+        else:
+            pytest.fail("eight more file descriptors were not enough")
+        assert left > 2
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert contents(path).keys() == before.keys()
+    OwnedDatabase(path, "shop", "run").close()
+
+
+def test_a_directory_that_may_not_be_written_is_told(path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    path.parent.chmod(0o500)
+    try:
+        assert "Permission denied" in refusal(path)
+    finally:
+        path.parent.chmod(0o700)
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Iterator[Path]:
+    with mount(tmp_path / "mounted", 3) as where:
+        yield where
+
+
+def test_a_read_only_file_system_is_told_and_can_be_read(mounted: Path) -> None:
+    path = mounted / "shop.sqlite"
+    create_database(path, SCHEMA, "shop")
+    OwnedDatabase(path, "shop", "run", ballast_bytes=1 << 20).close()
+    subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
+    assert "make the file system writable" in refusal(path)
+    with pytest.raises(DefiniteError, match="E_DATA_DIR"):
+        create_database(mounted / "other.sqlite", SCHEMA, "shop")
+    subprocess.run(["mount", "-o", "remount,rw", str(mounted)], check=True)
+    OwnedDatabase(path, "shop", "run", ballast_bytes=1 << 20).close()
+
+
+def test_a_dead_owners_lock_is_taken_on_a_full_disk(mounted: Path) -> None:
+    """The record of who holds it is written over the last one: that needs no room."""
+    path = mounted / "lock"
+    lock = OwnerLock(path)
+    os.close(lock._fd)  # as the kernel does it when the process dies
+    fill(mounted)
+    OwnerLock(path).release()
+
+
+def test_a_reader_of_what_is_gone_says_so(path: Path) -> None:
+    path.with_name("shop.sqlite").write_bytes(b"")
+    with pytest.raises((DefiniteError, sqlite3.Error), match="cannot be read"):
+        open_reader(path)
