@@ -47,6 +47,8 @@ def _transitions(world: World) -> Iterator[Finding]:
             legal = row.state in _FIRST if before is None else (before, row.state) in _NEXT
             if not legal:
                 yield "M", f"{name}: {row.transaction} {row.step} went from {before} to {row.state}"
+            if before is None and row.state == "ROLLED_BACK":
+                world.witness.tombstone()
             now[key] = row.state
 
 

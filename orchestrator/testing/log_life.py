@@ -71,7 +71,9 @@ class LogLife(Life):
     def _go(self) -> None:
         if self.ready and not self._busy and self._waiting:
             self._busy = True
-            self.after(self.world.commit_ms(self.role), self._turn)
+            delay_ms = self.world.commit_ms(self.role)
+            self.world.witness.committing(delay_ms)
+            self.after(delay_ms, self._turn)
 
     def _turn(self) -> None:
         if self.world.disk_is_full(self.role):
@@ -79,7 +81,9 @@ class LogLife(Life):
             return
         waiting, self._waiting = self._waiting, []
         for message in [m for m in waiting if m.method == "take"]:
-            self.answer(message, encode(self._log.take(_TAKE.decode(message.body), self.world.wall_ms)))
+            request = _TAKE.decode(message.body)
+            self.world.witness.taking(request, self._log.model)
+            self.answer(message, encode(self._log.take(request, self.world.wall_ms)))
         self._append([m for m in waiting if m.method == "append"])
         self._busy = False
         self._go()
@@ -94,5 +98,6 @@ class LogLife(Life):
                 stored = self._log.model.transactions.get(record.transaction)
                 if stored is not None and stored.decided is not None:
                     self.world.decided(record.transaction, stored.decided)
-        for message, reply in zip(messages, replies, strict=True):
+        for message, request, reply in zip(messages, requests, replies, strict=True):
+            self.world.witness.appended(request, reply)
             self.answer(message, encode(reply))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import marshal
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,7 @@ from orchestrator.protocol.identifiers import partition_of_key
 from orchestrator.protocol.messages import OutcomeStatus
 from orchestrator.testing.chance import Chance, Draw
 from orchestrator.testing.invariants import findings
+from orchestrator.testing.marks import Marks
 from orchestrator.testing.options import Options, draw
 from orchestrator.testing.world import ViolationError, World
 
@@ -36,6 +37,7 @@ class Run:
         committed, aborted: outcomes that were told.
         trace: (simulated ms, what, who), in order.
         violation: guarantee and text, None where all held.
+        marks: rows of the catalogue of failures that occurred.
     """
 
     seed: int
@@ -45,6 +47,7 @@ class Run:
     aborted: int
     trace: list[tuple[int, str, str]]
     violation: tuple[str, str] | None
+    marks: Marks = field(default_factory=Marks)
 
     @property
     def digest(self) -> bytes:
@@ -74,7 +77,7 @@ def run_schedule(
         violation = (error.guarantee, error.text)
     statuses = [told.outcome.status for told in world.answers]
     return Run(seed, options, chance.fired, statuses.count(OutcomeStatus.COMMITTED), statuses.count(OutcomeStatus.ABORTED),
-               world.trace, violation)
+               world.trace, violation, world.witness.marks)
 
 
 def _run(world: World, workload: Workload, seed: int) -> None:
@@ -245,6 +248,7 @@ def _deployment(world: World) -> None:
     """Everything is killed at once."""
     if world.options.reshard:
         world.shards = world.chance.between("shards", 1, 3)
+    world.witness.everything_dies()
     for life in list(world.lives.values()):
         world.crash(life)
     for index in range(world.shards):
@@ -262,4 +266,5 @@ def _full(world: World) -> None:
 def _clock(world: World) -> None:
     """The wall clock jumps; processes notice when they start."""
     world.jumped_ms += world.options.clock_jump_ms * (1 if world.chance.between("clock way", 0, 1) else -1)
+    world.witness.clock_jumped(world.options.clock_jump_ms)
     world.note("clock", f"jumped by {world.jumped_ms} ms")

@@ -36,6 +36,7 @@ class ServiceLife(Life):
         self._turning = False
         self._answering: set[tuple[str, str]] = set()
         self._open = False
+        self.batch: list[Command] = []  # what has arrived since the last turn ended
 
     def boot(self) -> None:
         """Open the journal."""
@@ -46,6 +47,8 @@ class ServiceLife(Life):
         faults = self.world.service_faults.get(self.role)
         self._local = self._service.local(self._journal, self.world.now_ms, doubt_ms, faults)
         self._open = True
+        if len(self._journal.entries) > len(self.world.books.entries[self.role]) + 2:
+            self.world.witness.rebuilt()
         self.after(doubt_ms // 2, self._doubt)
         early, self._early = self._early, []
         for message in early:
@@ -57,6 +60,9 @@ class ServiceLife(Life):
             self._early.append(message)
             return
         for command in _COMMANDS.decode(message.body).commands:
+            self.batch.append(command)
+            if self._local.asked:
+                self.world.witness.commanded(command, self._local.asked)
             wanted = _WANTED.get(command.kind)
             decided = self.world.decisions.get(command.transaction)
             if wanted is not None and (decided is None or decided.decision is not wanted):
@@ -79,6 +85,7 @@ class ServiceLife(Life):
         if self.world.disk_is_full(self.role):
             raise OSError(28, "no space left on device")
         mails = self._local.turn(self.world.wall_ms)
+        self.batch.clear()
         for mail in mails:
             self._post(mail)
         self._go()
@@ -86,6 +93,7 @@ class ServiceLife(Life):
     def _post(self, mail: Mail) -> None:
         target = self.world.lives.get(mail.peer)
         for reply in _REPLIES.decode(mail.payload).replies:
+            self.world.witness.replied(self.role, reply, mail.peer)
             if isinstance(target, ShardLife) and reply.status not in (Status.FENCED, Status.ERROR):
                 self._check_fence(target, partition_of(reply.transaction))
             if reply.status is Status.VIOLATION:
@@ -114,6 +122,7 @@ class ServiceLife(Life):
 
     def _doubt(self) -> None:
         for inquiry in self._local.inquiries(self.world.now_ms):
+            self.world.witness.asks()
             self._inquire(inquiry)
         self.after(self.world.options.in_doubt_after_ms // 2, self._doubt)
 
@@ -125,7 +134,9 @@ class ServiceLife(Life):
             self.call(f"shard-{owner[0]}", "inquire", lambda: body, settle, again=False)
 
         def settle(payload: bytes) -> None:
-            self._local.settle(_SETTLING.decode(payload))
+            commands = _SETTLING.decode(payload)
+            self.world.witness.settled(commands)
+            self._local.settle(commands)
             self._go()
 
         self.call("log", "owner", lambda: partition, owned, again=False)

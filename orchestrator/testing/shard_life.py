@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Lookup, Waiter
-from orchestrator.protocol.identifiers import partition_of
+from orchestrator.protocol.identifiers import partition_of, partition_of_key
 from orchestrator.protocol.messages import (
     SCHEMA_VERSION,
     ClientBatch,
@@ -41,6 +41,7 @@ from orchestrator.protocol.standing import Standing, standing_of
 from orchestrator.testing.life import Life, Message
 
 if TYPE_CHECKING:
+    from orchestrator.protocol.transaction import Transaction
     from orchestrator.testing.world import World
 
 _CLIENTS = msgspec.msgpack.Decoder(ClientBatch)
@@ -64,6 +65,7 @@ class ShardLife(Life):
         self._sequence = 0
         self._queue: list[Record] = []
         self._appending = False
+        self._underway: list[Record] = []
         self._lazy = False
         self._exempt: list[str] = []
         self._checking: set[int] = set()
@@ -74,9 +76,25 @@ class ShardLife(Life):
         """Unix ms that never run backwards in one life."""
         return self._clock_ms + self.world.now_ms
 
+    @property
+    def open(self) -> Collection[Transaction]:
+        """The transactions that it holds."""
+        return self._table.by_id.values()
+
+    @property
+    def appending(self) -> Sequence[Record]:
+        """Records whose append is under way."""
+        return self._underway
+
+    @property
+    def unlogged(self) -> Sequence[Record]:
+        """Records that the log has not confirmed."""
+        return [*self._underway, *self._queue]
+
     def boot(self) -> None:
         """Take the partitions."""
         self.core = Coordinator(self.world.sagas, open_max=1_000, quarantine_after=1_000)
+        self._table = self.core._table  # noqa: SLF001 - what the witness looks at, and nobody changes
         self.partitions = [p for p in self.world.partitions if p % self.world.shards == self.index]
         request = encode(TakeRequest(RECORD_SCHEMA, self.index, self.name, self.partitions, 1, "run"))
         self.call("log", "take", lambda: request, self._taken)
@@ -94,25 +112,36 @@ class ShardLife(Life):
         """A `ClientBatch`."""
         batch = _CLIENTS.decode(message.body)
         if not self.serving:
+            self.world.witness.asked_early([request.key for request in batch.submits])
             return  # the caller asks again
+        if any(partition_of_key(request.key) not in self.core.epochs for request in batch.submits):
+            self.world.witness.asked_wrongly()
         if batch.submits:
             self._apply(self.core.submit([(Waiter(batch.client, r.number), r) for r in batch.submits], self.now_ms))
         for request in batch.cancels:
+            self.world.witness.cancelling(self._table.by_key.get(request.key))
             self._apply(self.core.cancel(Waiter(batch.client, request.number), request.key, request.transaction, self.now_ms))
 
     def on_replies(self, message: Message) -> None:
         """A `ReplyBatch` of a participant."""
         if self.serving:
-            self._apply(self.core.receive(_REPLIES.decode(message.body).replies, self.now_ms))
+            replies = _REPLIES.decode(message.body).replies
+            for reply in replies:
+                txn = self._table.by_id.get(reply.transaction)
+                if txn is not None:
+                    self.world.witness.answered(txn, reply)
+            self._apply(self.core.receive(replies, self.now_ms))
 
     def on_inquire(self, message: Message) -> None:
         """What a participant in doubt should do."""
         if not self.serving:
+            self.world.witness.asked_early(())
             return
         inquiries = _INQUIRIES.decode(message.body)
         mine = [i for i in inquiries if i.epoch <= self.core.epochs.get(partition_of(i.transaction), 0)]
         for inquiry in inquiries:
             if inquiry not in mine:
+                self.world.witness.asked_above_its_epoch()
                 self._check_owner(partition_of(inquiry.transaction))
         commands, absent = self.core.inquire(mine)
         if commands:
@@ -197,7 +226,8 @@ class ShardLife(Life):
         batch = [record for record in queue if partition_of(record.transaction) in self.core.epochs]
         gone = [(record, AppendResult(AppendStatus.FENCED)) for record in queue if record not in batch]
         records = [EpochRecord(self.core.epochs[partition_of(record.transaction)], record) for record in batch]
-        self._appending = True
+        self._appending, self._underway = True, batch
+        sequence = self._sequence
 
         def request() -> bytes:
             self._sequence += 1
@@ -208,7 +238,9 @@ class ShardLife(Life):
             if reply.dropped:
                 self.call("log", "append", request, appended)
                 return
-            self._appending = False
+            self._appending, self._underway = False, []
+            if self._sequence > sequence + 1:
+                self.world.witness.appended_again(zip(batch, reply.results, strict=True), self._table.by_id, self.now_ms)
             self.core.watermark_ms, self._exempt = max(self.core.watermark_ms, reply.watermark_ms), reply.exempt
             self._apply(self.core.appended([*zip(batch, reply.results, strict=True), *gone], self.now_ms))
             self._append()

@@ -11,6 +11,7 @@ from functools import lru_cache, partial
 from orchestrator.app import App
 from orchestrator.testing.chance import Chance, Draw
 from orchestrator.testing.log_model import MemoryLog
+from orchestrator.testing.marks import Marks
 from orchestrator.testing.options import Options
 from orchestrator.testing.schedule import Run, run_schedule, settle
 from orchestrator.testing.workload import Books, Workload, empty_books
@@ -70,6 +71,7 @@ class Explored:
         idle: the others.
         traces: digests of the traces seen.
         violation: the first one, None where all held.
+        marks: how often each row of the catalogue of failures occurred.
         cpu_s: seconds of one core that it took.
     """
 
@@ -80,6 +82,7 @@ class Explored:
     faults: int = 0
     traces: set[bytes] = field(default_factory=set)
     violation: Run | None = None
+    marks: Marks = field(default_factory=Marks)
     cpu_s: float = 0.0
 
     def add(self, other: Explored) -> None:
@@ -90,6 +93,7 @@ class Explored:
         self.aborted += other.aborted
         self.faults += other.faults
         self.traces |= other.traces
+        self.marks.add(other.marks.counts)
         self.violation = self.violation or other.violation
         self.cpu_s += other.cpu_s
 
@@ -119,6 +123,7 @@ def explore(
         explored.aborted += run.aborted
         explored.faults += len(run.fired)
         explored.traces.add(run.digest)
+        explored.marks.add(run.marks.counts)
         explored.cpu_s = time.process_time() - began
         if run.violation is not None:
             explored.violation = run

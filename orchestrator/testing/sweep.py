@@ -13,6 +13,7 @@ from math import isqrt
 from orchestrator.config import FaultSettings
 from orchestrator.testing.chance import Chance
 from orchestrator.testing.journal import Point
+from orchestrator.testing.marks import Marks
 from orchestrator.testing.options import Options
 from orchestrator.testing.schedule import BOOT_MS, settle
 from orchestrator.testing.workload import Books, Workload
@@ -57,6 +58,7 @@ class Tried:
         outcome: status and code that the caller was told.
         trace: (simulated ms, what, who), in order.
         violation: guarantee and text, None where all held.
+        marks: rows of the catalogue of failures that occurred.
     """
 
     trial: Trial
@@ -65,6 +67,7 @@ class Tried:
     outcome: str
     trace: list[tuple[int, str, str]]
     violation: tuple[str, str] | None
+    marks: Marks = field(default_factory=Marks)
 
 
 @dataclass(slots=True)
@@ -75,11 +78,13 @@ class SweepReport:
         trials: how many, by kind.
         outcomes: how often each outcome was told.
         violation: the first trial that broke a guarantee, None where all held.
+        marks: how often each row of the catalogue of failures occurred.
     """
 
     trials: dict[str, int] = field(default_factory=dict)
     outcomes: dict[str, int] = field(default_factory=dict)
     violation: Tried | None = None
+    marks: Marks = field(default_factory=Marks)
 
 
 class Sweep:
@@ -134,7 +139,8 @@ class Sweep:
             violation = (error.guarantee, error.text)
         outcomes = [told.outcome for told in world.answers]
         outcome = f"{outcomes[-1].status.name} {outcomes[-1].code}".strip() if outcomes else "none"
-        return Tried(trial, world.point_names, world.messages, outcome, world.trace, violation)
+        return Tried(trial, world.point_names, world.messages, outcome, world.trace, violation,
+                     world.witness.marks)
 
     def _run(self, world: World, trial: Trial) -> None:
         if trial.refusing:
@@ -185,6 +191,7 @@ def sweep(
 def _count(report: SweepReport, kind: str, tried: Tried) -> bool:
     report.trials[kind] = report.trials.get(kind, 0) + 1
     report.outcomes[tried.outcome] = report.outcomes.get(tried.outcome, 0) + 1
+    report.marks.add(tried.marks.counts)
     if tried.violation is not None:
         report.violation = tried
     return tried.violation is None

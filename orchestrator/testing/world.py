@@ -25,6 +25,7 @@ from orchestrator.testing.log_life import LogLife
 from orchestrator.testing.options import Options
 from orchestrator.testing.service_life import ServiceLife
 from orchestrator.testing.shard_life import ShardLife
+from orchestrator.testing.witness import Witness
 from orchestrator.testing.workload import Books
 
 WALL_MS = 1_700_000_000_000
@@ -93,6 +94,9 @@ class World:
         self._order = self._calls = 0
         self._numbers: dict[str, int] = {}
         self._running: Life | None = None
+        self._overtaken = options.delay_ms > 1 or options.late > 0  # whether a message may overtake another
+        self._died_when = ""  # the point at which whoever runs is dying
+        self.witness = Witness(self)
 
     # ---- processes ------------------------------------------------------------------------------------------------
 
@@ -123,6 +127,8 @@ class World:
         if not life.alive:
             return
         self.note(why, life.name)
+        when, self._died_when = self._died_when, ""
+        self.witness.dying(life, when, why)
         life.alive = False
         self.lives.pop(life.name, None)
         if self.zombies.get(life.role) is life:
@@ -130,9 +136,9 @@ class World:
         if self.faulty and life.role in self.journals and self.chance.hits("power", self.options.power):
             journal = self.journals[life.role]
             unsynced = len(journal.entries) - journal.synced
-            journal.lose_unsynced(self.chance.between("kept", 0, unsynced))
+            self.witness.power_failed(journal, journal.lose_unsynced(self.chance.between("kept", 0, unsynced)))
         elif self.power_fails and life.role in self.journals:
-            self.journals[life.role].lose_unsynced(0)
+            self.witness.power_failed(self.journals[life.role], self.journals[life.role].lose_unsynced(0))
         if self.roles.get(life.role) is life:
             del self.roles[life.role]
             delay_ms = self.chance.between("restart", *RESTART_MS) if self.faulty else RESTART_MS[0]
@@ -211,11 +217,11 @@ class World:
         """Let everything happen that is due by then."""
         events = self._events
         while events and events[0][0] <= end_ms:
-            at_ms, _, life, action = heapq.heappop(events)
+            at_ms, order, life, action = heapq.heappop(events)
             self.now_ms = at_ms
             if life is None:
                 if type(action) is Message:
-                    self._arrive(action)
+                    self._arrive(action, order)
                 else:
                     action()
             elif life.frozen:
@@ -247,9 +253,11 @@ class World:
         target = message.target if isinstance(message.target, str) else message.target.role
         if self.cuts and (message.source.role, target) in self.cuts:
             self.note("cut", f"{message.method} to {target}")
+            self.witness.cut(message, target)
             return
         if options.lose and chance.hits("lose", options.lose):
             self.note("lost", f"{message.method} to {target}")
+            self.witness.lost(message)
             return
         self._deliver_after(self._delay_ms(), message)
         if options.double and chance.hits("double", options.double):
@@ -264,23 +272,29 @@ class World:
 
     def _send_faulty(self, message: Message, fault: str) -> None:
         self.note(fault, f"{message.method} from {message.source.name}")
+        self._overtaken = True
         if fault == "double":
             self._deliver_after(1, message)
             self._deliver_after(3, message)
         elif fault == "late":
-            self._deliver_after(LATE_MS, message)
+            order = self._order + 1
+            self.after(LATE_MS, None, lambda: self._arrive(message, order, late=True))
         elif fault == "swap":
             self._deliver_after(25, message)
+        else:
+            self.witness.lost(message)
 
     def _deliver_after(self, delay_ms: int, message: Message) -> None:
         self._order += 1
         heapq.heappush(self._events, (self.now_ms + delay_ms, self._order, None, message))
 
-    def _arrive(self, message: Message) -> None:
+    def _arrive(self, message: Message, order: int, *, late: bool = False) -> None:
         target = message.target
         life = self._player(target) if isinstance(target, str) else target
         if life is None or not life.alive:
             return
+        if self._overtaken:
+            self.witness.arrived(life, message, order, late=late)
         if life.frozen:
             life.held.append(lambda: self._receive(life, message))
         else:
@@ -320,6 +334,7 @@ class World:
                 journal.synced = len(journal.entries)
             else:
                 del journal.entries[-1]
+            self.witness.disk_failed()
             raise OSError(5, "input/output error")
 
     def point(self, when: str, what: str) -> None:
@@ -337,6 +352,7 @@ class World:
 
     def _die(self, life: Life, when: str, what: str) -> None:
         self.note("dies", f"{life.name} {when} ({what})")
+        self._died_when = when
         raise Crashed
 
     # ---- what is known --------------------------------------------------------------------------------------------
@@ -350,6 +366,7 @@ class World:
     def told(self, told: Told) -> None:
         """A caller has been told something."""
         self.note("told", f"{told.key} {told.outcome.status.name} {told.outcome.code}")
+        self.witness.told(told)
         self.answers.append(told)
 
     def violation(self, guarantee: str, text: str) -> None:
