@@ -14,6 +14,7 @@ from orchestrator.protocol.records import (
     AppendRequest,
     AppendResult,
     AppendStatus,
+    Begun,
     Ended,
     EpochRecord,
     Record,
@@ -90,6 +91,8 @@ class Appender:
             self._go(hurry=not all(isinstance(record, Ended) for record in self._queue))
 
     async def _append(self) -> None:
+        if len(self._queue) > BATCH_MAX:  # what ends work goes before what begins some; a stable order keeps the rest
+            self._queue.sort(key=_begins)
         batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
         fenced = [(r, AppendResult(AppendStatus.FENCED)) for r in batch if partition_of(r.transaction) not in self._epochs]
         batch = [r for r in batch if partition_of(r.transaction) in self._epochs]
@@ -110,3 +113,7 @@ class Appender:
                 continue
             if not reply.dropped:
                 return reply
+
+
+def _begins(record: Record) -> bool:
+    return isinstance(record, Begun)

@@ -56,6 +56,7 @@ class Caller(Generic[Op, Result]):
         lost: told (once per outage) that the destination does not answer.
         gather_s_max: longest time that operations gather behind a call that carries others, seconds.
         patient: whether nobody waits for an operation, so that it may leave a little later, in company.
+        first: what leaves before the rest where not all of it fits into a call: what ends work, before what begins some.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Caller(Generic[Op, Result]):
         lost: Callable[[IndefiniteError], None] | None = None,
         gather_s_max: float = GATHER_S_MAX,
         patient: Callable[[Op], bool] = lambda _: False,
+        first: Callable[[Op], bool] = lambda _: False,
     ) -> None:
         self._port, self._encode, self._decode, self._deliver = port, encode, decode, deliver
         self._key, self._settles, self._key_of_result, self._lost = key, settles, key_of_result, lost
@@ -80,7 +82,7 @@ class Caller(Generic[Op, Result]):
         self._carrying = 0  # calls under way that took operations along
         self._round_s = GATHER_S_MIN  # moving average of what such a call takes
         self._gather_s_max = gather_s_max
-        self._patient = patient
+        self._patient, self._first = patient, first
         self._hurry = False  # somebody waits for something unsent
         self._patience: asyncio.TimerHandle | None = None
         self._gathered: asyncio.TimerHandle | None = None
@@ -157,7 +159,7 @@ class Caller(Generic[Op, Result]):
                 self._patience.cancel()
                 self._patience = None
             return batch
-        keys = [key for key, _ in zip(self._unsent, range(BATCH_MAX), strict=False)]
+        keys = sorted(self._unsent, key=lambda key: not self._first(self._unsent[key]))[:BATCH_MAX]  # stable
         return [self._unsent.pop(key) for key in keys]
 
     def _start(self, batch: list[Op]) -> None:

@@ -184,7 +184,8 @@ class Shard:
             deliver=lambda replies: self._apply(self._core.receive(replies, self._now_ms())),
             key=lambda command: (command.transaction, command.step),
             settles=_settles,
-            patient=lambda command: command.kind is not Kind.PREPARE,  # the caller has been told the outcome
+            patient=_finishes,  # the caller has been told the outcome
+            first=_finishes,
             key_of_result=lambda reply: (reply.transaction, reply.step),
             lost=lambda error: log_event("service_lost", level="WARNING", service=service, code=error.code,
                                          message=error.message),
@@ -322,6 +323,10 @@ def _traceback(error: object) -> str:
     import traceback  # noqa: PLC0415 - only when dying
 
     return "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
+
+
+def _finishes(command: Command) -> bool:
+    return command.kind is not Kind.PREPARE
 
 
 def _settles(reply: Reply, command: Command) -> bool:

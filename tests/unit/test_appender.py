@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from orchestrator import appender
 from orchestrator.appender import Appender
 from orchestrator.errors import IndefiniteError
 from orchestrator.protocol.identifiers import make_id
@@ -12,6 +13,7 @@ from orchestrator.protocol.records import (
     AppendRequest,
     AppendResult,
     AppendStatus,
+    Begun,
     Decided,
     Decision,
     Ended,
@@ -46,6 +48,10 @@ def decided(number: int) -> Decided:
     return Decided(txn(number), Decision.COMMIT, 5)
 
 
+def begun(number: int) -> Begun:
+    return Begun(txn(number), f"k{number}", b"", "s", 1, b"", 1, 2, 3)
+
+
 def appender_of(log: Log, told: list) -> Appender:
     return Appender(log, shard=0, incarnation="i", epochs={3: 7}, deliver=lambda results, _: told.extend(results))
 
@@ -54,6 +60,20 @@ async def until(condition) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+async def test_decisions_leave_before_new_transactions_where_not_all_fit(monkeypatch) -> None:
+    monkeypatch.setattr(appender, "BATCH_MAX", 3)
+    log, told = Log(), []
+    log.gate.clear()
+    writer = appender_of(log, told)
+    writer.add([begun(1)])
+    await until(lambda: log.requests)
+    writer.add([begun(2), begun(3), decided(8), begun(4), decided(9)])
+    log.gate.set()
+    await until(lambda: len(told) == 6)
+    assert [[item.record for item in request.records] for request in log.requests] == [
+        [begun(1)], [decided(8), decided(9), begun(2)], [begun(3), begun(4)]]
 
 
 async def test_what_arrives_during_an_append_leaves_together() -> None:

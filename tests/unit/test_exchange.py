@@ -97,6 +97,23 @@ async def test_what_nobody_waits_for_leaves_in_company_or_a_little_later() -> No
     await caller.close()
 
 
+async def test_what_ends_work_leaves_before_what_begins_some(monkeypatch) -> None:
+    monkeypatch.setattr(exchange, "BATCH_MAX", 3)
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered, first=lambda op: op.key.startswith("commit"))
+    port.responder.busy = True
+    caller.send([Op("a")])
+    await until(lambda: len(port.calls) == 1)
+    caller.send([Op("b"), Op("c"), Op("commit-1"), Op("d"), Op("commit-2")])
+    port.responder.put("peer", [Op("a")])
+    await until(lambda: len(port.calls) == 2)
+    assert port.calls[1] == [Op("commit-1"), Op("commit-2"), Op("b")]
+    port.responder.put("peer", port.calls[1])
+    await until(lambda: len(port.calls) == 3)
+    assert port.calls[2] == [Op("c"), Op("d")]
+    await caller.close()
+
+
 async def test_a_newer_call_makes_the_older_answer_when_nothing_is_running() -> None:
     port, delivered = Port(), []
     caller = caller_of(port, delivered)
