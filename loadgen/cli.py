@@ -81,6 +81,7 @@ def chaos(  # noqa: PLR0917 - as above
     concurrency: Annotated[int, typer.Option(min=1, max=100_000, help="Orders in flight.")] = 128,
     lines: Annotated[str, typer.Option(metavar="MIN-MAX", help="Lines of an order.")] = "1-3",
     disk_mb: Annotated[int | None, typer.Option(min=400, help="Data on a tmpfs of that size, which is filled up too.")] = None,
+    rpc_percent: Annotated[int, typer.Option(min=0, max=20, help="Of Ray's actor calls, lost each way while faults last.")] = 0,
     app: AppPath = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
@@ -91,7 +92,7 @@ def chaos(  # noqa: PLR0917 - as above
 
         run = choose(
             app or DEFAULT_APP, seed=seed, data=data, shards=shards, concurrency=concurrency, lines=lines, minutes=minutes,
-            faults=faults, disk_mb=disk_mb, zombies=zombies, partitions=partitions)
+            faults=faults, disk_mb=disk_mb, rpc_percent=rpc_percent, zombies=zombies, partitions=partitions)
         report = run(Console(stderr=True))
     if as_json:
         typer.echo(json.dumps(report.to_json()))

@@ -86,7 +86,7 @@ class Deployed:
         environment: Mapping[str, str] | None = None, command: tuple[str, ...] = (),
     ) -> None:
         self.directory = DataDirectory(data)
-        self._environment, self._command = environment or os.environ, command
+        self.environment, self._command = environment or os.environ, command
         values = settings.model_dump(mode="json", exclude_defaults=True)
         self._options = ["--app", app, "--no-dashboard", *(["--address", address] if address else [])]
         self._options += [part for name, value in values.items() for part in ("--set", f"{name}={json.dumps(value)}")]
@@ -109,7 +109,7 @@ class Deployed:
         arguments = [
             *self._command, sys.executable, "-m", "loadgen.cli", command, "--data", str(self.directory.path), *options]
         return subprocess.run(  # noqa: S603 - this interpreter, this package
-            arguments, env=dict(self._environment), capture_output=True, text=True, check=False)
+            arguments, env=dict(self.environment), capture_output=True, text=True, check=False)
 
 
 @dataclass(slots=True)
@@ -168,6 +168,14 @@ class Campaign:
         """End the load."""
         self.load.close()
         self._history.close()
+
+    def calm(self) -> None:
+        """Start everything again in this program's own environment: what was injected by the environment is over."""
+        self.load.kill()
+        self.deployed.down()
+        self.deployed.environment = self.load.environment = os.environ
+        self.deployed.up()
+        self.load.start()
 
     def note(self, strike: Strike) -> None:
         """Record a kill, or what was recovered from."""

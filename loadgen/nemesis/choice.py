@@ -28,7 +28,8 @@ class Common(TypedDict):
 
 
 def choose(
-    app: str, *, minutes: float, faults: str | None, disk_mb: int | None, zombies: int | None, partitions: int | None,
+    app: str, *, minutes: float, faults: str | None, disk_mb: int | None, rpc_percent: int, zombies: int | None,
+    partitions: int | None,
     **common: Unpack[Common],
 ) -> Callable[[Console], ChaosReport]:
     """The run that is asked for.
@@ -38,11 +39,12 @@ def choose(
     """
     if zombies and partitions:
         raise DefiniteError(ErrorCode.INVALID_INPUT, "--zombies and --partitions are runs of their own: name one of them")
-    if (zombies or partitions) and (faults or disk_mb):
-        raise DefiniteError(ErrorCode.INVALID_INPUT, "--faults and --disk-mb do not go with --zombies or --partitions")
+    if (zombies or partitions) and (faults or disk_mb or rpc_percent):
+        raise DefiniteError(
+            ErrorCode.INVALID_INPUT, "--faults, --disk-mb and --rpc-percent do not go with --zombies or --partitions")
     if zombies:
         return partial(run_zombies, ZombieOptions(app=app, rounds=zombies, **common))
     if partitions:
         return partial(run_partitions, PartitionOptions(app=app, rounds=partitions, **common))
     return partial(run_chaos, ChaosOptions(
-        app=app, minutes=minutes, faults=parse_kinds(faults, PLANNED), disk_mb=disk_mb, **common))
+        app=app, minutes=minutes, faults=parse_kinds(faults, PLANNED), disk_mb=disk_mb, rpc_percent=rpc_percent, **common))

@@ -36,7 +36,7 @@ class LoadOptions:
         lines: of an order, `MIN-MAX`; None: as measured in a real shop.
         concurrency: orders in flight.
         errors: file that takes the driver's stderr.
-        environment: of the driver's process.
+        environment: of the driver's process, until `LoadProcess.environment` is set.
         command: what comes before the driver's own command, such as `ip netns exec NAME`.
     """
 
@@ -74,6 +74,7 @@ class LoadProcess:
 
     def __init__(self, options: LoadOptions) -> None:
         self._options = options
+        self.environment: Mapping[str, str] = options.environment  # of the next life
         self._process: subprocess.Popen[bytes] | None = None
         self._changed = threading.Condition()
         self._numbers = itertools.count(1)
@@ -104,7 +105,7 @@ class LoadProcess:
         with self._options.errors.open("ab") as errors:
             self._process = process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
                 self._command(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
-                env=dict(self._options.environment))
+                env=dict(self.environment))
         threading.Thread(target=self._listen, args=(process,), name="load-messages", daemon=True).start()
         self._wait(lambda: self._placing or self._ended, START_S_MAX)
         if not self._placing:

@@ -23,6 +23,7 @@ from orchestrator.processes import end_all, identify
 STORE, SHARD = "raytx_store", "raytx_shard"  # resources of the nodes that may hold databases, and shards
 _MANY = 1_000
 _STOP_S_MAX = 20.0
+_STARTS_MAX = 3
 _ENVIRONMENT = {  # as orchestrator.head sets it, and health checks that notice a death of a node in about 2 s
     "RAY_worker_niceness": "0",
     "RAY_timeout_ms_task_wait_for_death_info": "50",
@@ -34,7 +35,6 @@ _ENVIRONMENT = {  # as orchestrator.head sets it, and health checks that notice 
     "RAY_health_check_timeout_ms": "1000",
     "RAY_health_check_failure_threshold": "4",
     "RAY_AUTH_MODE": "token",
-    "RAY_raylet_start_wait_time_s": "120",
 }
 
 
@@ -85,13 +85,22 @@ class Nodes:
             command: what comes before its command, such as `ip netns exec NAME`.
 
         Raises:
-            IndefiniteError: E_UNREACHABLE: it did not come up.
+            IndefiniteError: E_UNREACHABLE: it did not come up, more than once.
         """
         arguments = [
             *command, sys.executable, "-m", "loadgen.nemesis.node", "--temp-dir", str(self._directory), "--ip", ip,
             "--gcs", self.gcs, "--resources", json.dumps(dict.fromkeys(resources, _MANY))]
-        said = self._directory / f"node-{ip}.log"
-        with said.open("ab") as errors:
+        for _ in range(_STARTS_MAX):  # Ray gives a node 30 s, which a machine that is full of work may exceed
+            node = self._try(ip, arguments)
+            if node is not None:
+                self.gcs = self.gcs or node.gcs
+                self._all.append(node)
+                return node
+        last = self._said(ip).read_text(errors="replace").strip().rpartition("\n")[2]
+        raise IndefiniteError(ErrorCode.UNREACHABLE, f"no Ray node came up at {ip}: {last}")
+
+    def _try(self, ip: str, arguments: Sequence[str]) -> RayNode | None:
+        with self._said(ip).open("ab") as errors:
             process = subprocess.Popen(  # noqa: S603 - this interpreter, this package
                 arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=dict(self.environment))
         assert process.stdout is not None
@@ -99,12 +108,11 @@ class Nodes:
         raylet = identify(told["raylet"]) if told else None
         if raylet is None:
             _end(process)
-            last = said.read_text(errors="replace").strip().rpartition("\n")[2]
-            raise IndefiniteError(ErrorCode.UNREACHABLE, f"no Ray node came up at {ip}: {last}")
-        self.gcs = self.gcs or told["gcs"]
-        node = RayNode(ip, told["gcs"], raylet, process)
-        self._all.append(node)
-        return node
+            return None
+        return RayNode(ip, told["gcs"], raylet, process)
+
+    def _said(self, ip: str) -> Path:
+        return self._directory / f"node-{ip}.log"
 
     def end(self, node: RayNode) -> None:
         """End a node and everything that is left of it."""

@@ -34,8 +34,8 @@ from orchestrator.ownership import Holder
 from orchestrator.processes import is_alive
 
 ROUND_S = 15.0  # about
-_SHORT_MS = (300, 1_500)
-_LONG_MS = (7_000, 10_000)
+_HOLD_MS = (300, 1_500)
+_SUCCESSOR_S_MAX = 60.0
 _GIVEN_UP_S = 10.0  # a node that Ray has given up ends once it hears of that
 HEAD, OTHERS = 0, (1, 2)  # namespaces
 
@@ -132,8 +132,8 @@ def _cut_off(options: PartitionOptions, campaign: Campaign, cuts: Cuts, console:
         few = max(1, options.rounds)
         judged = campaign.finish(Limits(commits_min=20 * few, aborts_min=few, duplicates_min=few))
     judged.facts |= cuts.counts
-    if not cuts.counts["nodes_given_up"] and options.rounds > 1:
-        judged.failures.append("no cut was so long that Ray gave the node up")
+    if not cuts.counts["zombie_shards"] and options.rounds > 1:
+        judged.failures.append("no shard ran on, cut off, beside a successor")
     return ChaosReport.of(
         campaign.load, judged, seed=options.seed, replay=options.replay(), planned=options.rounds, done=options.rounds,
         strikes=cuts.strikes, wanted=Wanted(others={Kind.PARTITION: options.rounds}))
@@ -174,8 +174,9 @@ class Cuts:
         self.counts["cuts"] += 1
         for strike in struck:
             told(strike)
-        self._hold.wait(self._draw.randint(*(_LONG_MS if long else _SHORT_MS)) / 1_000)
-        self._count_zombies(shards)
+        if long:
+            self._await_successors(shards)
+        self._hold.wait(self._draw.randint(*_HOLD_MS) / 1_000)
         self._net.mend(index)
         for strike in struck:
             strike.at_ns = time.monotonic_ns()  # from here on they can be served
@@ -204,7 +205,8 @@ class Cuts:
         index = max(placed, key=lambda at: len(placed[at]))
         return index, placed[index]
 
-    def _count_zombies(self, shards: dict[str, Holder]) -> None:
-        """Shards that run on, cut off, while their successors do."""
+    def _await_successors(self, shards: dict[str, Holder]) -> None:
+        """Wait until Ray has given the node up; counts the shards that run on, cut off, while their successors do."""
         for actor, before in shards.items():
-            self.counts["zombie_shards"] += is_alive(before) and self._campaign.targets.actor(actor) != before
+            found = self._campaign.targets.successor(actor, before, _SUCCESSOR_S_MAX)
+            self.counts["zombie_shards"] += found is not None and is_alive(before)

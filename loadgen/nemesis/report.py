@@ -78,7 +78,6 @@ class ChaosReport:
         told: orders by what was told, over all lives of the driver; and those repeated or cancelled on purpose.
         lives: how often the driver was started.
         terminal_s: from the last heal until no transaction was open; None: some still were.
-        rss_mb: megabytes of memory by role at the end.
         checks: audits and judgements by name.
         facts: what else was counted.
         failures: why the run is not good; empty where it is.
@@ -155,7 +154,7 @@ class ChaosReport:
             "terminal_s": None if self.terminal_s is None else round(self.terminal_s, 2),
             "orders": self.orders, "told": dict(self.told), "aborted_by_code": dict(self.aborted_by_code),
             "placed_s": round(self.placed_s, 1), "orders_per_s": round(self.orders / max(self.placed_s, 1e-9), 1),
-            "driver_lives": self.lives, **self.facts,
+            "driver_lives": self.lives, "counted": dict(self.facts),
             "checks": {name: check.to_json() for name, check in self.checks.items()},
         }
 
@@ -236,5 +235,6 @@ def _figures(told: Mapping[str, Any]) -> Table:
     ended = "never" if told["terminal_s"] is None else f"{told['terminal_s']} s after the last heal"
     table.add_row("everything terminal", ended)
     table.add_row("steps", f"{told['steps']['done']} of {told['steps']['planned']}")
+    table.add_row("counted", "  ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in told["counted"].items()))
     table.add_row("lives of the driver", str(told["driver_lives"]))
     return table

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shlex
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +28,8 @@ KILLS_PER_MINUTE = 15
 DEPLOYMENTS_PER_MINUTE = 0.5
 COMMITS_PER_MINUTE = 1_000
 RARER_PER_MINUTE = 10  # aborts, duplicates
+PUSH_TASK = "CoreWorkerService.grpc_client.PushTask"  # a call of an actor
+RPC_FAILURES_MAX = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +46,7 @@ class ChaosOptions:
         concurrency: orders in flight.
         lines: of an order.
         disk_mb: size of a tmpfs to put the data directory on; needed for full disks.
+        rpc_percent: of Ray's actor calls, so many are lost on their way, and so many more on their way back.
     """
 
     app: str
@@ -52,6 +58,15 @@ class ChaosOptions:
     concurrency: int = 128
     lines: str | None = "1-3"
     disk_mb: int | None = None
+    rpc_percent: int = 0
+
+    def environment(self) -> Mapping[str, str]:
+        """Of everything that is connected to Ray until it is healed: Ray injects failed calls as it says."""
+        if not self.rpc_percent:
+            return os.environ
+        failure = {
+            "num_failures": RPC_FAILURES_MAX, "req_failure_prob": self.rpc_percent, "resp_failure_prob": self.rpc_percent}
+        return os.environ | {"RAY_testing_rpc_failure": json.dumps({PUSH_TASK: failure})}
 
     def kinds(self) -> frozenset[Kind]:
         """The faults to choose from, without what this machine has no tool for.
@@ -90,6 +105,7 @@ class ChaosOptions:
         words += ["--shards", str(self.shards), "--concurrency", str(self.concurrency)]
         words += ["--lines", self.lines] if self.lines else []
         words += ["--disk-mb", str(self.disk_mb)] if self.disk_mb else []
+        words += ["--rpc-percent", str(self.rpc_percent)] if self.rpc_percent else []
         words += ["--faults", ",".join(sorted(self.faults))] if self.faults else []
         return shlex.join(words)
 
@@ -112,10 +128,11 @@ def run_chaos(options: ChaosOptions, console: Console) -> ChaosReport:
     announce(plan.seed, f"{len(plan.steps)} steps ({plan.words()})", options.replay(), console)
     ground = options.ground()
     with grounds(ground) as (data, histories), ExitStack() as stack:
-        deployed = Deployed(data, options.app, settings_of(options.seed, shards=options.shards))
+        settings = settings_of(options.seed, shards=options.shards)
+        deployed = Deployed(data, options.app, settings, environment=options.environment())
         stack.callback(deployed.down)
         deployed.up()
-        campaign = Campaign(ground, deployed, histories)
+        campaign = Campaign(ground, deployed, histories, environment=options.environment())
         stack.callback(campaign.close)
         campaign.start()
         return _break(options, plan, campaign, console)
@@ -133,6 +150,8 @@ def _break(options: ChaosOptions, plan: Plan, campaign: Campaign, console: Conso
             done = _strike(plan, time.monotonic() + options.minutes * 60, nemesis, campaign, view)
         finally:
             nemesis.heal()
+        if options.rpc_percent:
+            campaign.calm()
         view.say("healed: waiting until every transaction has ended, then checking")
         judged = campaign.finish(options.limits())
     return ChaosReport.of(
