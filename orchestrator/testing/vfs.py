@@ -135,6 +135,8 @@ class SimulatedConnection:
             return work()
         except apsw.Error as error:
             raise _translated(error) from None
+        except UnicodeDecodeError as error:  # of a damaged file
+            raise sqlite3.OperationalError(f"Could not decode to UTF-8: {error}") from None
         finally:
             self._busy = False
             if not self._alive:

@@ -1,0 +1,154 @@
+# ruff: noqa: T201 - a command prints
+"""Every byte of a small log and of a service's store flipped, and every length cut: what is noticed, and when.
+
+    python tests/chaos/flip_bytes.py [--every 1] [--seed 1]
+
+Database, write-ahead log and mark, as a killed process leaves them and as a closed one does. What was acknowledged is known,
+so that each damage falls into one class:
+
+    refused    the owner does not open it
+    verified   it opens, and verification or audit names the damage
+    beside     records, rows and values are whole; something beside them differs unnoticed (counters, epochs, columns for lists)
+    harmless   everything is as it was
+    silent     a record, an outcome, a row or a value is missing or altered, and nothing says so
+
+Prints one JSON object; exit 0 if nothing was silent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sqlite3
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from chaos.disk_story import State, Story, log_story, state_of, store_story
+from orchestrator.errors import RaytxError
+from unit.disk_bench import TEMPLATE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.testing.storage import SimulatedDisk
+
+STEPS = 6
+STORIES = {"log": log_story, "service": store_story}
+_OUTCOME = (0, 1, 8, 9, 10, 17)  # columns of a log's transactions: id, key, begun by, state, decided by, ended by
+CLASSES = ("refused", "verified", "beside", "harmless", "silent")
+
+
+class Subject(NamedTuple):
+    """A store that nobody has open.
+
+    Attributes:
+        files: contents by path.
+        state: what it must hold.
+    """
+
+    name: str
+    story: Story
+    files: dict[str, bytes]
+    state: State
+
+
+def subjects(seed: int) -> Iterator[Subject]:
+    """Log and service, killed and closed."""
+    for kind, tell in STORIES.items():
+        for end in ("killed", "closed"):
+            story = tell(seed, STEPS, 0)
+            disk = TEMPLATE.fork(seed)
+            store = story.open(disk)
+            for step in story.steps:
+                step(store)
+            state = state_of(store)
+            store.close() if end == "closed" else disk.process_kill(story.path)
+            files = {path: content for path, content in disk.contents().items() if path.startswith(str(story.path))}
+            yield Subject(f"{kind} {end}", story, files, state)
+
+
+def damages(subject: Subject, every: int, draw: random.Random) -> Iterator[tuple[str, str, bytes]]:
+    """What is done to which file: its name, the kind of damage, the damaged content."""
+    for path, content in subject.files.items():
+        part = path.removeprefix(str(subject.story.path)).lstrip(".-") or "database"
+        for at in range(draw.randrange(every), len(content), every):
+            flipped = content[at] ^ (1 << draw.randrange(8))
+            yield path, f"{part} flipped", content[:at] + bytes([flipped]) + content[at + 1 :]
+            yield path, f"{part} cut", content[:at]
+
+
+def judge(subject: Subject, path: str, damaged: bytes) -> str:
+    """Into which class a damage falls."""
+    disk = TEMPLATE.fork(0)
+    for name, content in {**subject.files, path: damaged}.items():
+        disk.store(name, content)
+    try:
+        store = subject.story.open(disk)
+        state = state_of(store)
+        store.close()
+    except (RaytxError, sqlite3.Error):
+        return "refused"
+    if state == subject.state:
+        return "harmless"
+    if whole(state, subject.state):
+        return "beside" if not found(subject, disk) else "verified"
+    return "verified" if found(subject, disk) else "silent"
+
+
+def found(subject: Subject, disk: SimulatedDisk) -> bool:
+    """Whether verification (of a log) or the checksums that the audit looks at (of a service) tell."""
+    try:
+        return bool(subject.story.check(disk))
+    except (RaytxError, sqlite3.Error, ValueError):
+        return True
+
+
+def whole(state: State, expected: State) -> bool:
+    """Whether everything is there that was acknowledged: records and outcomes, or rows and values."""
+    if "records" in expected:
+        return _rows(state, "records") == _rows(expected, "records") and _outcomes(state) == _outcomes(expected)
+    return _rows(state, "ledger") == _rows(expected, "ledger") and _rows(state, "state") == _rows(expected, "state")
+
+
+def _rows(state: State, table: str) -> list[tuple[Any, ...]]:
+    return state.get(table, [])
+
+
+def _outcomes(state: State) -> list[tuple[Any, ...]]:
+    return sorted(tuple(row[column] for column in _OUTCOME) for row in _rows(state, "transactions"))
+
+
+def sweep(every: int, seed: int) -> tuple[dict[str, dict[str, Counter[str]]], list[str]]:
+    """Classes by subject and kind of damage, and the silent ones."""
+    draw = random.Random(f"flip {seed}")
+    counted: dict[str, dict[str, Counter[str]]] = {}
+    silent = []
+    for subject in subjects(seed):
+        kinds = counted.setdefault(subject.name, {})
+        for number, (path, kind, damaged) in enumerate(damages(subject, every, draw)):
+            judged = judge(subject, path, damaged)
+            kinds.setdefault(kind, Counter())[judged] += 1
+            if judged == "silent":
+                silent.append(f"{subject.name}, {kind}, damage {number}")
+    return counted, silent
+
+
+def main() -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(description="every byte of a log and a store flipped and cut")
+    parser.add_argument("--every", type=int, default=1, help="every so manieth byte only")
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    counted, silent = sweep(given.every, given.seed)
+    print(json.dumps({"damages": sum(sum(c.values()) for kinds in counted.values() for c in kinds.values()),
+                      "by_store": counted, "silent": len(silent), "first": silent[:3]}))
+    return 1 if silent else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,40 @@
+"""Damaged files are refused or told of, never silently believed; `tests/chaos/flip_bytes.py` damages every byte."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import pytest
+
+from chaos import flip_bytes
+from chaos.flip_bytes import CLASSES, damages, judge, subjects, sweep
+
+
+def test_no_damage_is_silent() -> None:
+    counted, silent = sweep(997, 1)
+    assert silent == []
+    classes = sum((count for kinds in counted.values() for count in kinds.values()), Counter())
+    assert set(classes) <= set(CLASSES)
+    assert classes["refused"] > 150
+    assert classes["verified"] > 3
+    for store in ("log killed", "service killed"):
+        assert counted[store]["wal cut"]["refused"] > 3
+        assert counted[store]["mark flipped"]["harmless"] == counted[store]["mark flipped"].total()
+
+
+def test_silence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without checksums that anybody looks at, damage would be silent: then the sweep says so."""
+    monkeypatch.setattr(flip_bytes, "found", lambda _subject, _disk: False)
+    (subject,) = [found for found in subjects(1) if found.name == "service closed"]
+    draw = random.Random(1)
+    assert any(judge(subject, path, damaged) == "silent" for path, _, damaged in damages(subject, 61, draw))
+
+
+@pytest.mark.parametrize("kind", ["log closed", "service closed"])
+def test_what_is_judged_is_what_the_store_holds(kind: str) -> None:
+    (subject,) = [found for found in subjects(1) if found.name == kind]
+    assert judge(subject, str(subject.story.path), subject.files[str(subject.story.path)]) == "harmless"
+    assert judge(subject, str(subject.story.path), b"") == "refused"
+    less = subject._replace(state={table: rows[1:] for table, rows in subject.state.items()})
+    assert judge(less, str(subject.story.path), subject.files[str(subject.story.path)]) == "silent"
