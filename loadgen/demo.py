@@ -16,7 +16,9 @@ from rich.panel import Panel
 from rich.table import Table
 
 from loadgen.driver import Milestone
+from loadgen.history import HistoryWriter, read_history
 from loadgen.load import STATUS_TIMEOUT_S, LoadPlan, Prepared, conclude, deployed, drive, open_books, prepare
+from loadgen.recording import RecordedClient, history_file
 from loadgen.summary import Summary
 from orchestrator.client import Client
 from orchestrator.deployment import DataDirectory
@@ -88,14 +90,16 @@ def run_demo(app: str, console: Console, *, data: Path | None = None, seed: int 
         prepared = prepare(plan)
         console.print(_panel_of_plan(prepared))
         began_s = time.monotonic()
-        with deployed(plan) as client:
-            console.print(_panel_of_actors(client, time.monotonic() - began_s))
-            open_books(client, prepared)
-            recovery = Recovery(client, console)
-            kill = Milestone(ORDERS * KILL_AT_PERCENT // 100, recovery.kill)
-            driven = drive(client, prepared, console, milestones=[kill], watch=recovery.watch)
-            deployed_app = client.deployment.app
-        summary = conclude(prepared, driven, deployed_app)
+        with history_file(None) as path:
+            with deployed(plan) as client, HistoryWriter(path, "demo") as history:
+                console.print(_panel_of_actors(client, time.monotonic() - began_s))
+                recorded = RecordedClient(client, history)
+                open_books(recorded, prepared)
+                recovery = Recovery(client, console)
+                kill = Milestone(ORDERS * KILL_AT_PERCENT // 100, recovery.kill)
+                driven = drive(recorded, prepared, console, milestones=[kill], watch=recovery.watch)
+                deployed_app = client.deployment.app
+            summary = conclude(prepared, driven, deployed_app, read_history([path]))
         console.print(Panel(_recovered(recovery), title="recovery", title_align="left"))
         console.print(Panel(summary.render(), title="summary", title_align="left"))
         return summary

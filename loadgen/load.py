@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
@@ -14,15 +14,20 @@ from typing import Any
 from rich.console import Console
 
 from loadgen.baskets import Baskets
-from loadgen.check import Verdict, check_outcomes
-from loadgen.driver import Driver, Milestone, Tally
+from loadgen.checker.bounds import RECOVERED
+from loadgen.checker.limits import Limits
+from loadgen.checker.run import check
+from loadgen.driver import Driver, Milestone, Port, Tally
+from loadgen.history import History, HistoryWriter, read_history
 from loadgen.open_loop import Arrivals, OpenLoop
 from loadgen.progress import ProgressView
+from loadgen.recording import RecordedClient, history_file
 from loadgen.returns import Return, match_returns
 from loadgen.shapes import LineRange, make_baskets
 from loadgen.summary import Summary
 from loadgen.trace import Trace, read_trace
 from loadgen.usage import Meter, Usage
+from loadgen.watching import SnapshotWatcher
 from loadgen.workload import BooksFeed, OrderFeed, Told, Workload, new_run
 from orchestrator.app import App
 from orchestrator.audit import audit
@@ -30,13 +35,13 @@ from orchestrator.client import Client, connect
 from orchestrator.config import Settings, make_settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
-from orchestrator.log.reader import LogReader
 from orchestrator.log.rest import wait_for_rest
 
 ORDERS_DEFAULT = 10_000
 BOOKS_CONCURRENCY = 8
 STATUS_TIMEOUT_S = 2.0
 REST_S_MAX = 30.0
+LIMITS = Limits(replay_rows_max=5_000)  # a long run is to end soon after its last order
 
 Watch = Callable[[str, int, int], None]
 
@@ -60,6 +65,8 @@ class LoadPlan:
         skip_bad: count rows that cannot be parsed instead of refusing the trace.
         faults: simulated failures by service, of an embedded deployment.
         patience_s: after so long without an outcome a transaction counts as unknown.
+        history: file that keeps what was asked and told; None: a temporary one.
+        watch: whether a reader looks at the services' databases meanwhile.
     """
 
     data: Path
@@ -76,6 +83,8 @@ class LoadPlan:
     skip_bad: bool = False
     faults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     patience_s: float = 120.0
+    history: Path | None = None
+    watch: bool = False
 
     def check(self) -> None:
         """Refuse what does not go together.
@@ -111,7 +120,8 @@ class LoadPlan:
             "trace": None if self.trace is None else str(self.trace),
             "lines": None if self.lines is None else [self.lines.least, self.lines.most],
             "stock_share": None if self.stock_share is None else float(self.stock_share), "returns": self.returns,
-            "skip_bad": self.skip_bad, "patience_s": self.patience_s,
+            "skip_bad": self.skip_bad, "patience_s": self.patience_s, "watch": self.watch,
+            "history": None if self.history is None else str(self.history),
         }
 
 
@@ -149,11 +159,13 @@ def run_load(plan: LoadPlan, console: Console) -> Summary:
         IndefiniteError: E_UNREACHABLE.
     """
     prepared = prepare(plan)
-    with deployed(plan) as client:
-        app = client.deployment.app
-        open_books(client, prepared)
-        driven = drive(client, prepared, console)
-    return conclude(prepared, driven, app)
+    with history_file(plan.history) as path:
+        with deployed(plan) as client, HistoryWriter(path, "load") as history:
+            app = client.deployment.app
+            recorded = RecordedClient(client, history)
+            open_books(recorded, prepared)
+            driven = drive(recorded, prepared, console)
+        return conclude(prepared, driven, app, read_history([path]))
 
 
 def prepare(plan: LoadPlan) -> Prepared:
@@ -192,7 +204,7 @@ def deployed(plan: LoadPlan) -> Iterator[Client]:
         yield client
 
 
-def open_books(client: Client, prepared: Prepared) -> None:
+def open_books(client: Port, prepared: Prepared) -> None:
     """Bring in the stock and the credit that the run needs.
 
     Raises:
@@ -204,7 +216,7 @@ def open_books(client: Client, prepared: Prepared) -> None:
 
 
 def drive(
-    client: Client,
+    client: RecordedClient,
     prepared: Prepared,
     console: Console,
     *,
@@ -216,7 +228,8 @@ def drive(
     feed = OrderFeed(workload)
     began_ms = time.time_ns() // 1_000_000
     meter = Meter(partial(deployment.statuses, STATUS_TIMEOUT_S))
-    with ProgressView(console, workload.orders) as view:
+    watcher = SnapshotWatcher(plan.data, deployment.app, client.history)
+    with ProgressView(console, workload.orders) as view, watcher if plan.watch else nullcontext():
 
         def progress(tally: Tally, in_flight: int) -> None:
             view.show(tally, in_flight)
@@ -230,23 +243,26 @@ def drive(
             tally = OpenLoop(
                 client, feed, [plan.arrivals], patience_s=plan.patience_s, watch=watch, progress=progress).run()
     usage = meter.stop()
+    for _ in range(usage.restarts):
+        client.history.note(RECOVERED)
     at_rest = wait_for_rest(
         DataDirectory(plan.data).log_path, min(plan.patience_s, REST_S_MAX), since_ms=began_ms)
     return Driven(tally, feed.told, usage, deployment.settings, deployment.owned, at_rest)
 
 
-def conclude(prepared: Prepared, driven: Driven, app: App) -> Summary:
-    """Check the outcomes against the log, and audit all stores."""
+def conclude(prepared: Prepared, driven: Driven, app: App, history: History) -> Summary:
+    """Audit all stores, and judge what was told and seen by them."""
     plan, workload = prepared.plan, prepared.workload
     orders = driven.tally.orders.told.total()  # of an open loop, as many as arrived
     demand = workload.demand if orders == workload.orders else workload.baskets.demand(orders)
+    audited = audit(plan.data, app)
     return Summary(
         run=workload.run,
         placed={"orders": orders, "lines": demand.lines, "units": demand.units, "amount_minor": demand.amount_minor},
         tally=driven.tally,
         usage=driven.usage,
-        verdict=_verdict(prepared, driven),
-        audit=audit(plan.data, app),
+        audit=audited,
+        check=check(history, plan.data, app, LIMITS, audited),
         seed=plan.seed,
         settings={
             **plan.to_json(), "embedded": driven.embedded, "deployment": driven.settings.model_dump(mode="json")},
@@ -255,11 +271,6 @@ def conclude(prepared: Prepared, driven: Driven, app: App) -> Summary:
         rows=None if prepared.trace is None else _rows(prepared.trace),
         notes=[] if driven.at_rest else ["transactions of the run were still open when it was audited"],
     )
-
-
-def _verdict(prepared: Prepared, driven: Driven) -> Verdict:
-    with closing(LogReader(DataDirectory(prepared.plan.data).log_path)) as reader:
-        return check_outcomes(prepared.workload, driven.told, reader.iterate())
 
 
 def _rows(trace: Trace) -> dict[str, Any]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from loadgen.history import HistoryWriter
 from orchestrator.client import Client
-from orchestrator.errors import DefiniteError, IndefiniteError
+from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.outcome import Handle
 
 ASKED = "amount_minor"
@@ -39,3 +43,24 @@ class RecordedClient:
             raise
         handle.add_done_callback(partial(self.history.told, number))  # before the driver's own: told means noted
         return handle
+
+
+@contextmanager
+def history_file(kept: Path | None) -> Iterator[Path]:
+    """Where the history of a run goes.
+
+    Args:
+        kept: a new file, which is kept; None: a temporary one.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT where the file cannot be made, or is there already.
+    """
+    if kept is None:
+        with tempfile.TemporaryDirectory(prefix="raytx-history-") as made:
+            yield Path(made) / "history.jsonl"
+        return
+    try:
+        kept.touch(exist_ok=False)
+    except OSError as error:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, f"--history: {error}; name a new file") from None
+    yield kept

@@ -9,12 +9,14 @@ from typing import Any, Protocol
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from loadgen.check import Verdict
+from loadgen.checker.report import CheckReport, Findings, Invariant
 from loadgen.driver import Counts, Tally
 from loadgen.usage import Usage
 from loadgen.workload import RETURN_ITEMS, Told
 from orchestrator.errors import ErrorCode
 
+TOLD = (Invariant.KEPT, Invariant.DECIDED, Invariant.EXACTLY_ONCE)  # what breaks these was told to somebody
+LATER = ("committed", "aborted", "open", "absent")  # what became of unknown ones, as the log says after the run
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 
 
@@ -36,6 +38,7 @@ class Summary:
     Attributes:
         run: the token in the run's ids and keys.
         placed: orders, lines, units and pence that were placed.
+        check: the judgement of the history.
         skipped_returns: returns whose order did not commit.
         unmatched_return_lines: credit note lines without an earlier sale that fits; None: returns were not asked for.
         rows: the trace's rows, read and skipped by reason; None: the orders were made.
@@ -46,8 +49,8 @@ class Summary:
     placed: Mapping[str, int]
     tally: Tally
     usage: Usage
-    verdict: Verdict
     audit: Audited
+    check: CheckReport
     seed: int
     settings: Mapping[str, Any]
     skipped_returns: int = 0
@@ -57,10 +60,10 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Whether the audit is ok, nobody was told a wrong outcome and no order was refused but for overload."""
+        """Whether audit and history are ok, and no order was refused but for overload."""
         orders = self.tally.orders
         refused = orders.told[Told.REJECTED] - orders.rejected_by_code[ErrorCode.OVERLOADED]
-        return self.audit.ok and not self.verdict.wrong and not refused
+        return self.audit.ok and self.check.ok and not refused
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json`; times in the unit of their name."""
@@ -71,16 +74,17 @@ class Summary:
             **self.placed,
             **_counts(orders),
             "unknown": orders.told[Told.UNKNOWN],
-            "unknown_later": _later(self.verdict),
+            "unknown_later": {state: self.check.counts[f"unknown_{state}"] for state in LATER},
             "wall_s": round(self.tally.wall_s, 3),
             "orders_per_s": round(self.orders_per_s, 1),
             "latency_ms": self.latency_ms(),
             "cpu_us_per_order": self.cpu_us_per_order(),
             "restarts": self.usage.restarts,
             "repeats": self.tally.repeats,
-            "wrong_outcomes": self.verdict.examples,
-            "wrong_outcomes_count": self.verdict.wrong,
+            "wrong_outcomes": [str(found.first) for found in self._told_wrong()],
+            "wrong_outcomes_count": sum(found.count for found in self._told_wrong()),
             "audit": self.audit.to_json(),
+            "history": self.check.to_json(),
             "seed": self.seed,
             "settings": dict(self.settings),
             "notes": self.usage.notes + self.notes,
@@ -125,8 +129,8 @@ class Summary:
         """Tables for a terminal."""
         parts: list[RenderableType] = [self._figures(), self._outcomes()]
         parts += [f"note: {note}" for note in self.usage.notes + self.notes]
-        parts += [f"[red]WRONG OUTCOME {example}[/red]" for example in self.verdict.examples]
-        return Group(*parts, *self._audited())
+        parts += [f"[red]WRONG OUTCOME {found.first}[/red]" for found in self._told_wrong()]
+        return Group(*parts, *self._audited(), self._judged())
 
     def _figures(self) -> Table:
         latency = self.latency_ms()
@@ -160,7 +164,8 @@ class Summary:
 
     def _audited(self) -> list[RenderableType]:
         report = self.audit.to_json()
-        told = "no caller was told a wrong outcome" if not self.verdict.wrong else f"{self.verdict.wrong} WRONG OUTCOMES"
+        wrong = sum(found.count for found in self._told_wrong())
+        told = "no caller was told a wrong outcome" if not wrong else f"{wrong} WRONG OUTCOMES"
         totals = ", ".join(f"{name} {value:,}" for name, value in report.get("totals", {}).items())
         if self.audit.ok:
             head = f"[bold green]audit ok[/bold green]: {report['open']:,} open, 0 violations; {told}"
@@ -168,6 +173,17 @@ class Summary:
             head = f"[bold red]audit FAILED[/bold red]: {report['violations']:,} violations; {told}"
         worst = [] if self.audit.ok else [f"[red]worst: {report.get('worst_violation')}[/red]"]
         return [head, f"[dim]{totals}[/dim]", *worst]
+
+    def _judged(self) -> RenderableType:
+        if not self.check.ok:
+            return self.check.render()
+        counts = self.check.counts
+        reads = f", {counts['reads']:,} reads" if counts["reads"] else ""
+        over = f"{counts['operations']:,} operations{reads}"
+        return f"[bold green]history ok[/bold green]: {len(Invariant)} invariants over {over}"
+
+    def _told_wrong(self) -> list[Findings]:
+        return [found for invariant, found in self.check.findings.items() if invariant in TOLD]
 
 
 def _counts(counts: Counts) -> dict[str, Any]:
@@ -178,10 +194,3 @@ def _counts(counts: Counts) -> dict[str, Any]:
         "rejected": counts.told[Told.REJECTED],
         "rejected_by_code": dict(counts.rejected_by_code.most_common()),
     }
-
-
-def _later(verdict: Verdict) -> dict[str, int]:
-    """What became of the unknown ones, as the log says after the run."""
-    return {
-        "committed": verdict.unknown_committed, "aborted": verdict.unknown_aborted, "open": verdict.unknown_open,
-        "absent": verdict.unknown_absent}

@@ -112,4 +112,5 @@ def _count(operations: Iterable[Operation], report: CheckReport) -> None:
         Told.COMMITTED: "told_committed", Told.ABORTED: "told_aborted", Told.REJECTED: "told_rejected",
         Told.UNKNOWN: "told_unknown"}
     for operation in operations:
+        report.counts["operations"] += 1
         report.counts[names[operation.told]] += 1

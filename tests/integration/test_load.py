@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections import Counter
+
+from loadgen.history import read_history
+from loadgen.workload import Told
 
 COMMAND = [sys.executable, "-m", "loadgen.cli"]
 HEADER = "InvoiceNo,StockCode,Description,Quantity,InvoiceDate,UnitPrice,CustomerID,Country\n"
@@ -48,9 +52,18 @@ def test_a_trace_with_returns_is_replayed_twice_over_on_one_directory(tmp_path):
 def test_short_stock_and_faults_abort_orders_and_the_audit_is_ok(tmp_path):
     ended = raytx(
         "load", "--orders", 400, "--lines", "1-3", "--seed", 3, "--stock-share", "0.5", "--concurrency", 64, "--fault",
-        "payment.decline=0.05", "--fault", "shipping.lose_reply=0.01", "--data", tmp_path / "data", "--json")
-    assert ended.returncode == 0, ended.stderr
+        "payment.decline=0.05", "--fault", "shipping.lose_reply=0.01", "--data", tmp_path / "data", "--watch", "--history",
+        tmp_path / "history.jsonl", "--json")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
     plain = json.loads(ended.stdout)
+    counts = plain["history"]["counts"]
+    assert counts["reads"] > 0
+    assert counts["versions_read"] > 0
+    assert counts["refusals_compared"] > 0
+    history = read_history([tmp_path / "history.jsonl"])
+    told = Counter(one.told for one in history.operations if one.saga == "place_order")
+    assert (told[Told.COMMITTED], told[Told.ABORTED]) == (plain["committed"], plain["aborted"])
+    assert (len(history.operations), len(history.reads), history.killed) == (counts["operations"], counts["reads"], [])
     assert plain["committed"] + plain["aborted"] == 400
     assert plain["aborted_by_code"]["OUT_OF_STOCK"] > 0
     assert plain["aborted_by_code"]["SIMULATED_DECLINE"] > 0
