@@ -6,7 +6,7 @@ import json
 import pytest
 from rich.console import Console
 
-from loadgen.check import Verdict
+from loadgen.checker.report import CheckReport, Invariant
 from loadgen.driver import Tally
 from loadgen.summary import Summary
 from loadgen.usage import Usage
@@ -22,6 +22,12 @@ class Audit:
                 "worst_violation": None if self.ok else "stock"}
 
 
+def wrong():
+    report = CheckReport()
+    report.add(Invariant.KEPT, "key", "told COMMITTED, the log says ABORTED")
+    return report
+
+
 def summary(**changes):
     tally = Tally(wall_s=2.0)
     for told, code, times in ((Told.COMMITTED, "", 7), (Told.ABORTED, "OUT_OF_STOCK", 2), (Told.ABORTED, "E_TIMEOUT", 1)):
@@ -32,7 +38,7 @@ def summary(**changes):
     usage.cpu_s.update({"client": 0.001, "orchestrator": 0.002, "log": 0.0005})
     values = {
         "run": "run", "placed": {"orders": 10, "lines": 30, "units": 90, "amount_minor": 12_345}, "tally": tally,
-        "usage": usage, "verdict": Verdict(), "audit": Audit(), "seed": 1, "settings": {"concurrency": 4}}
+        "usage": usage, "audit": Audit(), "check": CheckReport(), "seed": 1, "settings": {"concurrency": 4}}
     return Summary(**{**values, **changes})
 
 
@@ -49,6 +55,7 @@ def test_json_has_the_names_and_units_that_are_promised():
     assert list(plain["latency_ms"]) == ["p50", "p90", "p99", "p999", "max"]
     assert plain["audit"]["ok"] is True
     assert (plain["restarts"], plain["wrong_outcomes"], plain["seed"]) == (1, [], 1)
+    assert plain["history"]["ok"] is True
     assert "rows" not in plain
     assert "returns" not in plain
 
@@ -66,10 +73,16 @@ def test_returns_and_rows_stand_apart():
 def test_aborts_are_fine_and_the_rest_is_not():
     assert summary().ok
     assert not summary(audit=Audit(ok=False)).ok
-    assert not summary(verdict=Verdict(wrong=1)).ok
+    assert not summary(check=wrong()).ok
     rejected = summary()
     rejected.tally.orders.add(Told.REJECTED, "E_INVALID_INPUT")
     assert not rejected.ok
+
+
+def test_what_was_told_wrong_is_named():
+    plain = summary(check=wrong()).to_json()
+    assert plain["wrong_outcomes"] == ["K key: told COMMITTED, the log says ABORTED"]
+    assert (plain["wrong_outcomes_count"], plain["history"]["by_invariant"]["K"]) == (1, 1)
 
 
 def test_a_run_without_an_outcome_has_no_latency():
@@ -79,7 +92,8 @@ def test_a_run_without_an_outcome_has_no_latency():
 
 
 @pytest.mark.parametrize(("changes", "text"), [
-    ({}, "audit ok"), ({"audit": Audit(ok=False)}, "audit FAILED"), ({"verdict": Verdict(1, ["k: told"])}, "WRONG OUTCOME")])
+    ({}, "audit ok"), ({"audit": Audit(ok=False)}, "audit FAILED"), ({"check": wrong()}, "WRONG OUTCOME K key: told"),
+    ({}, "history ok"), ({"check": wrong()}, "history BROKEN")])
 def test_the_tables_show_outcomes_and_the_audit(changes, text):
     out = io.StringIO()
     Console(file=out, width=160).print(summary(**changes).render())
