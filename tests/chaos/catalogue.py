@@ -1,0 +1,86 @@
+"""Which rows of the catalogue of failures occurred, and in what; exit 1 if one without a written reason never did.
+
+    pytest --marks marks.jsonl
+    python tests/chaos/catalogue.py --marks marks.jsonl [--marks MORE] [--seeds 1500] [--pairs 20] [--workers 1]
+
+Runs random schedules and the short form of the crash sweep on the sagas that ship and on the tests' own, and adds what
+the pytest run (and chaos runs, if they were given a file) marked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.testing.catalogue import REASONS_MAX, ROWS
+from orchestrator.testing.examine import Plan, examine
+from orchestrator.testing.marks import Occurrences
+
+TESTS = Path(__file__).resolve().parents[1]
+SAGAS = ("actors.orders:place_order", "actors.orders:return_items", "simulation.trips:book_trip")
+SHOWN_MAX = 2  # of what fired a row
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run, read, print; returns the exit code."""
+    asked = _arguments(arguments)
+    occurrences = Occurrences()
+    for path in asked.marks:
+        occurrences.read(path)
+    held = True
+    for saga in SAGAS if asked.seeds else ():
+        plan = Plan(saga, seeds=asked.seeds, pairs=asked.pairs, workers=asked.workers, parts=("sweep", "simulator"))
+        done = examine(plan)
+        held = held and done.ok
+        for name, swept in done.sweeps.items():
+            occurrences.add(f"sweep of {name}", swept.marks.counts)
+        for name, explored in done.explored.items():
+            occurrences.add(f"{explored.schedules:,} schedules of {name}", explored.marks.counts)
+    Console(file=sys.stdout, width=150).print(_table(occurrences))
+    return _verdict(occurrences, held=held)
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--marks", type=Path, action="append", default=[], help="a file of marks; may be given again")
+    parser.add_argument("--seeds", type=int, default=1_500, help="random schedules of each saga; 0 = only read files")
+    parser.add_argument("--pairs", type=int, default=20, help="pairs of crashes for each way to end")
+    parser.add_argument("--workers", type=int, default=1)
+    return parser.parse_args(arguments)
+
+
+def _table(occurrences: Occurrences) -> Table:
+    table = Table("row", "what happens", "times", "by")
+    for number, row in ROWS.items():
+        found = occurrences.by_row[number]
+        table.add_row(number, row.happens, f"{sum(found.values()):,}", "; ".join(_by(found)) or row.reason or "NEVER")
+    return table
+
+
+def _by(found: dict[str, int]) -> Iterator[str]:
+    names = sorted(found, key=lambda name: (-found[name], name))
+    yield from (name.removeprefix("tests/") for name in names[:SHOWN_MAX])
+    if len(names) > SHOWN_MAX:
+        yield f"{len(names) - SHOWN_MAX} more"
+
+
+def _verdict(occurrences: Occurrences, *, held: bool) -> int:
+    occurred = [number for number in ROWS if occurrences.by_row[number]]
+    excused = [number for number, row in ROWS.items() if row.reason and number not in occurred]
+    missing = occurrences.missing()
+    sys.stdout.write(f"{len(occurred)} of {len(ROWS)} rows occurred; {len(excused)} with a reason why they cannot: {excused}\n")
+    if missing:
+        sys.stdout.write(f"never occurred: {', '.join(missing)}\n")
+    if not held:
+        sys.stdout.write("a guarantee was broken: see raytx test\n")
+    return 0 if held and not missing and len(excused) <= REASONS_MAX else 1
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(TESTS))
+    sys.exit(main())
