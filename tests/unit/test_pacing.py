@@ -157,3 +157,13 @@ def test_a_cancel_does_not_take_the_input_from_one_that_is_committed() -> None:
         world.turn()
     assert "parked" not in notices
     assert told == [OutcomeStatus.COMMITTED]
+
+
+def test_no_decision_is_proposed_for_a_suspect_before_its_trial() -> None:
+    """It may be committed: it would be driven without its input, ahead of its trial."""
+    core = Coordinator({("sample", 1): SAGA}, open_max=10, quarantine_after=2)
+    (mark,) = core.adopt({5: 2}, [stored(1, decided=Decision.COMMIT, recoveries=2)], NOW_MS).records
+    effects = core.cancel(Waiter("client", 1), "k1", "", NOW_MS)
+    assert not effects.records
+    effects = core.appended([(mark, AppendResult(AppendStatus.STORED))], NOW_MS)
+    assert {command.kind for commands in effects.commands.values() for command in commands} == {Kind.COMMIT}
