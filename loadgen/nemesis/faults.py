@@ -131,8 +131,8 @@ class Nemesis:
     # ---- actors ---------------------------------------------------------------------------------------------------
 
     def _kill(self, step: Step) -> list[Strike]:
-        victims = [(actor, self._targets.actor(actor)) for actor in step.actors]
-        return [self._strike(step, actor, process) for actor, process in victims]
+        victims = [(actor, self._targets.incarnations(actor)) for actor in step.actors]
+        return [self._strike(step, actor, *processes) for actor, processes in victims]
 
     def _ray_kill(self, step: Step) -> list[Strike]:
         at_ns = self._load.ray_kill(step.actors[0])
@@ -159,10 +159,11 @@ class Nemesis:
             struck.append(self._strike(step, step.actors[0], process))
         return struck
 
-    def _strike(self, step: Step, actor: str, process: Holder | None) -> Strike:
+    def _strike(self, step: Step, actor: str, *processes: Holder | None) -> Strike:
+        """Kill an actor's process: all of them where it has several, so that whoever serves afterwards is a successor."""
         at_ns = time.monotonic_ns()
-        there = process is not None and send(process, signal.SIGKILL)
-        return self._struck(step, actor, at_ns, missed=not there)
+        there = [send(process, signal.SIGKILL) for process in processes if process is not None]
+        return self._struck(step, actor, at_ns, missed=not any(there))
 
     # ---- disks ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from loadgen.workload import Told, Work, Workload
 from orchestrator.protocol.identifiers import partition_of_key
 
 BASKETS = 10_000
-PROBES = 100_000  # orders kept back: each is placed once, right after a kill
+PROBES = 10_000  # orders kept back: each is placed once, right after a kill
 SCARCE_ONE_IN = 8  # SKUs of which there is too little
 SCARCE_PART = 200
 
