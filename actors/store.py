@@ -143,6 +143,13 @@ class Store:
         self.path = path
         self.database = OwnedDatabase(
             path, store_kind(service), run, expected_uuid=expected_uuid, files=files, ballast_bytes=ballast_bytes)
+        try:
+            self._load()
+        except BaseException:
+            self.database.close()  # it may be tried again
+            raise
+
+    def _load(self) -> None:
         self.retention = _retention(self.database)
         self._connection = self.database.connection
         self._values: RecentMap[str, bytes] = RecentMap(STATE_ENTRIES_MAX)
@@ -318,7 +325,10 @@ def _retention(database: OwnedDatabase) -> Retention:
     stored = database.meta("retention")
     if stored is None:
         return Retention()
-    watermark_ms, exempt = msgspec.msgpack.decode(stored, type=tuple[int, list[str]])
+    try:
+        watermark_ms, exempt = msgspec.msgpack.decode(stored, type=tuple[int, list[str]])
+    except (msgspec.MsgspecError, TypeError) as error:
+        raise refused(database.path, f"it is damaged: its meta value 'retention': {error}") from error
     return Retention(watermark_ms, frozenset(exempt))
 
 

@@ -39,6 +39,7 @@ _PRAGMAS = (
     "PRAGMA journal_size_limit = 67108864",
     "PRAGMA temp_store = MEMORY",
 )
+_META_TYPES = {"kind": str, "uuid": str, "schema": int, "epoch": int, "sequence": int}
 _OUTSIDE = frozenset({
     sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY})
 _REMEDIES = {
@@ -233,7 +234,8 @@ class OwnedDatabase:
         """Raise the owner epoch: a real fsync, so that nothing is answered from a page that was never synced."""
         self.connection.execute("BEGIN IMMEDIATE")
         epoch = self.meta("epoch") + 1
-        opens = self.meta("opens", 0) + 1 if self.meta("run") == run else 1
+        before = self.meta("opens", 0) if self.meta("run") == run else 0
+        opens = before + 1 if type(before) is int else 1
         for name, value in (("epoch", epoch), ("run", run), ("opens", opens)):
             self.set_meta(name, value)
         self.commit()
@@ -319,6 +321,9 @@ def _check(connection: sqlite3.Connection, path: Path, kind: str, mark: Mark, ex
 
 
 def _check_meta(found: dict[str, Any], path: Path, kind: str) -> None:
+    for name, expected in _META_TYPES.items():
+        if type(found.get(name)) is not expected:
+            raise refused(path, f"it is damaged: its meta value {name!r} is {found.get(name)!r}")
     if found.get("kind") != kind:
         raise refused(path, f"it is not a database of kind {kind!r} but {found.get('kind')!r}")
     if found["schema"] > DATABASE_SCHEMA:

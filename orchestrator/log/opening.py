@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.database import OwnedDatabase
 
 TAIL_RECORDS = 10_000
+_NUMBERS = ("base_sequence", "last_record", "watermark_ms")
 
 
 def load_open(connection: sqlite3.Connection) -> dict[str, OpenTransaction]:
@@ -43,6 +44,9 @@ def check_tail(database: OwnedDatabase, path: Path) -> None:
     Raises:
         DefiniteError: E_STORE_REFUSED, naming the record.
     """
+    for name in _NUMBERS:
+        if type(database.meta(name)) is not int:
+            raise refused(path, f"it is damaged: its meta value {name!r} is {database.meta(name)!r}")
     base, last = database.meta("base_sequence"), database.meta("last_record")
     expected = last
     for sequence, crc, data in database.connection.execute(

@@ -67,6 +67,17 @@ def break_page(path, table):
         file.write(b"\xff" * 64)
 
 
+@pytest.mark.parametrize("damage", [
+    "INSERT INTO meta VALUES ('retention', 7)", "INSERT INTO meta VALUES ('retention', x'9201a0')",
+    "UPDATE meta SET value = 'x' WHERE name = 'sequence'", "UPDATE meta SET value = x'00' WHERE name = 'epoch'",
+])
+def test_a_damaged_named_value_is_refused_and_the_lock_is_free_again(path, damage):
+    tamper(path, damage)
+    for _ in range(2):  # the second opening would meet a lock held by this very process
+        with pytest.raises(DefiniteError, match=r"E_STORE_REFUSED.*it is damaged: its meta value"):
+            Store(path, "vault", "run")
+
+
 def test_reopened_it_holds_the_same(path):
     store = Store(path, "vault", "run")
     put(store, [held(1), held(2)], {"a": b"\x01", "b": b"\x02"}, {1: 7})
