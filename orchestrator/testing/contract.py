@@ -14,6 +14,7 @@ from typing import Any
 from orchestrator.app import App, Participant
 from orchestrator.protocol.messages import Kind, Status
 from orchestrator.saga import encode_plain
+from orchestrator.testing.company import Company
 from orchestrator.testing.contract_report import ContractReport, Rule, Verdicts
 from orchestrator.testing.contract_retries import retries
 from orchestrator.testing.contract_rules import PAIRED, SINGLE, SINGLE_PREPARED, first_answer
@@ -21,7 +22,6 @@ from orchestrator.testing.recording import EXAMPLES, OPENING, record
 from orchestrator.testing.trial import Sample, Surroundings, Trial
 
 CASES = 100
-PAIRED_SAMPLES = 3  # of each operation are paired with each other; the random cases pair them all
 
 
 def check_app(
@@ -104,9 +104,10 @@ class _Check:
 
     def run(self, cases: Sequence[int]) -> ContractReport:
         answers = self._singles()
-        self._pairs()
+        company = Company(self._trial, self._samples)
+        self._pairs(company)
         for case in cases if self._samples else ():
-            retries(self._trial, self._samples, self._verdicts, case)
+            retries(self._trial, company, self._verdicts, case)
         self._covered(answers)
         verdicts = self._verdicts
         return ContractReport(
@@ -121,16 +122,10 @@ class _Check:
                 rule(self._trial, sample)
         return answers
 
-    def _pairs(self) -> None:
-        few: dict[str, list[Sample]] = {}
-        for sample in self._samples:
-            if sample.prepares and len(few.setdefault(sample.operation, [])) < PAIRED_SAMPLES:
-                few[sample.operation].append(sample)
-        paired = [sample for found in few.values() for sample in found]
-        for one in paired:
-            for other in paired:
-                for rule in PAIRED:
-                    rule(self._trial, one, other)
+    def _pairs(self, company: Company) -> None:
+        for one, other in company.pairs():
+            for rule in PAIRED:
+                rule(self._trial, one, other)
 
     def _covered(self, answers: Mapping[str, Mapping[str, int]]) -> None:
         for operation, counts in answers.items():

@@ -124,11 +124,16 @@ class Verdicts:
             rule, operation, known.told, known.request, known.difference, known.sent, known.replay, times)
 
 
-def differences(expected: Mapping[str, bytes], found: Mapping[str, bytes]) -> list[str]:
+def differing(expected: Mapping[str, bytes], found: Mapping[str, bytes]) -> list[str]:
     """The keys by which two states differ; a map's order makes no difference, a number's type does."""
     if expected == found:
         return []
-    keys = sorted(key for key in expected.keys() | found.keys() if _canonical(expected.get(key)) != _canonical(found.get(key)))
+    return sorted(key for key in expected.keys() | found.keys() if _canonical(expected.get(key)) != _canonical(found.get(key)))
+
+
+def differences(expected: Mapping[str, bytes], found: Mapping[str, bytes]) -> list[str]:
+    """The same for a person, with what was expected and found."""
+    keys = differing(expected, found)
     lines = [f"{key}: expected {_shown(expected.get(key))}, found {_shown(found.get(key))}" for key in keys[:SHOWN_KEYS_MAX]]
     return [*lines, f"and {len(keys) - SHOWN_KEYS_MAX} more keys"] if len(keys) > SHOWN_KEYS_MAX else lines
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from orchestrator.protocol.messages import Kind, Reply, Status
+from orchestrator.testing.company import Company
 from orchestrator.testing.contract_report import Rule, Verdicts, differences
 from orchestrator.testing.trial import Message, Sample, Trial, number_of, same_answer
 
@@ -53,13 +54,13 @@ class _Plan:
         return [Kind.PREPARE, Kind.COMMIT] if self.yes and self.end is Kind.COMMIT else [Kind.PREPARE]
 
 
-def retries(trial: Trial, samples: Sequence[Sample], verdicts: Verdicts, case: int) -> None:
+def retries(trial: Trial, company: Company, verdicts: Verdicts, case: int) -> None:
     """One random exchange: it must come to what each message once comes to, and to nothing of what was rolled back."""
     chance = random.Random(f"{verdicts.seed}/{case}")
     verdicts.case = case
     plans = {
         number: _Plan(number, sample, chance.choice(_ENDS) if sample.prepares else Kind.PERFORM)
-        for number, sample in enumerate(chance.choices(samples, k=chance.randint(*TRANSACTIONS)), 1)}
+        for number, sample in enumerate(company.drawn(chance, chance.randint(*TRANSACTIONS)), 1)}
     fork = trial.fork()
     _exchange(fork, plans, chance)
     ran = [(call.part, number_of(call.transaction)) for call, _ in fork.calls]
@@ -105,6 +106,8 @@ def _own_share(trial: Trial, ran: Sequence[_Ran], plans: Mapping[int, _Plan]) ->
     trace, left = _traces(trial, ran, plans, gone)
     for number in plans if left else ():
         fewer = [key for key in ran if key[1] != number]
+        if not any(part == "rollback" for part, _ in fewer):
+            continue
         shorter, still = _traces(trial, fewer, plans, gone)
         if still:
             ran, trace, left = fewer, shorter, still

@@ -22,6 +22,11 @@ class Take(BaseModel):
     notes: list[str] = []
 
 
+class Hold(BaseModel):
+    account: str
+    amount: int
+
+
 class Taken(BaseModel):
     left: int = 0
 
@@ -184,6 +189,35 @@ class MakesUpIds(Shelf):
     def prepare_take(self, state: State, request: Take) -> Taken | Refused | NotYet:
         voted = super().prepare_take(state, request)
         return Taken(left=uuid4().int % (1 << 60)) if isinstance(voted, Taken) else voted
+
+
+class WritesAnAddress(Shelf):
+    """Writes where its request lies in memory."""
+
+    def prepare_take(self, state: State, request: Take) -> Taken | Refused | NotYet:
+        state[f"at/{request.quantity}"] = [id(request), next(self.numbers)]
+        return super().prepare_take(state, request)
+
+    def rollback_take(self, state: State, request: Take, result: Taken) -> None:
+        super().rollback_take(state, request, result)
+        state.pop(f"at/{request.quantity}", None)
+
+    numbers = itertools.count()
+
+
+class LoosensAnAccount(Service):
+    """Its rollback is wrong only for two requests about the same account, of which the first samples have none."""
+
+    name = "bank"
+
+    def prepare_hold(self, state: State, request: Hold) -> Taken:
+        state[request.account] = [*state.get(request.account, []), request.amount]
+        return Taken()
+
+    def commit_hold(self, state: State, request: Hold, result: Taken) -> None: ...
+
+    def rollback_hold(self, state: State, request: Hold, result: Taken) -> None:
+        del state[request.account]
 
 
 class CommitMayFail(Shelf):
