@@ -44,6 +44,8 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
     history: Annotated[
         Path | None, typer.Option(metavar="FILE", help="New file that keeps what was asked and told.")] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Read the services' databases meanwhile.")] = False,  # noqa: FBT002
+    chaos: Annotated[
+        str | None, typer.Option(metavar="PLAN", help="Strike actors: seed=7,seconds=30,faults=kill+stop, or usual.")] = None,
     app: AppPath = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
@@ -58,7 +60,8 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
                 data=data, app=app_path(DataDirectory(data), app, DEFAULT_APP), orders=orders,
                 concurrency=concurrency, arrivals=parse_arrivals(rate, duration, seed), shards=shards, seed=seed,
                 trace=trace, lines=parse_lines(lines), stock_share=parse_share(stock_share), returns=returns,
-                skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience, history=history, watch=watch),
+                skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience, history=history, watch=watch,
+                chaos=chaos),
             Console(stderr=True))
     if as_json:
         typer.echo(json.dumps(summary.to_json()))
@@ -67,8 +70,8 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
     raise typer.Exit(0 if summary.ok else 1)
 
 
-@cli.command()
-def chaos(  # noqa: PLR0917 - as above
+@cli.command("chaos")
+def break_deployment(  # noqa: PLR0917 - as above
     minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Of faults; start, healing and checks come on top.")] = 1.0,
     zombies: Annotated[
         int | None, typer.Option(min=1, help="Instead: lose so many nodes of a cluster whose actors run on.")] = None,

@@ -19,6 +19,7 @@ from loadgen.checker.limits import Limits
 from loadgen.checker.run import check
 from loadgen.driver import Driver, Milestone, Port, Tally
 from loadgen.history import History, HistoryWriter, read_history
+from loadgen.nemesis.beside import PlanText, beside
 from loadgen.open_loop import Arrivals, OpenLoop
 from loadgen.progress import ProgressView
 from loadgen.recording import RecordedClient, history_file
@@ -66,6 +67,7 @@ class LoadPlan:
         faults: simulated failures by service, of an embedded deployment.
         patience_s: after so long without an outcome a transaction counts as unknown.
         history: file that keeps what was asked and told; None: a temporary one.
+        chaos: plan of what is done to the deployment's actors meanwhile; None: nothing.
         watch: whether a reader looks at the services' databases meanwhile.
     """
 
@@ -84,6 +86,7 @@ class LoadPlan:
     faults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     patience_s: float = 120.0
     history: Path | None = None
+    chaos: str | None = None
     watch: bool = False
 
     def check(self) -> None:
@@ -92,6 +95,8 @@ class LoadPlan:
         Raises:
             DefiniteError: E_INVALID_INPUT, naming the option.
         """
+        if self.chaos is not None:
+            PlanText.parse(self.chaos)
         if self.returns and self.trace is None:
             raise DefiniteError(ErrorCode.INVALID_INPUT, "--returns needs --trace: made orders have no credit notes")
         if self.arrivals is not None and self.orders is not None:
@@ -121,7 +126,7 @@ class LoadPlan:
             "lines": None if self.lines is None else [self.lines.least, self.lines.most],
             "stock_share": None if self.stock_share is None else float(self.stock_share), "returns": self.returns,
             "skip_bad": self.skip_bad, "patience_s": self.patience_s, "watch": self.watch,
-            "history": None if self.history is None else str(self.history),
+            "history": None if self.history is None else str(self.history), "chaos": self.chaos,
         }
 
 
@@ -164,8 +169,14 @@ def run_load(plan: LoadPlan, console: Console) -> Summary:
             app = client.deployment.app
             recorded = RecordedClient(client, history)
             open_books(recorded, prepared)
-            driven = drive(recorded, prepared, console)
-        return conclude(prepared, driven, app, read_history([path]))
+            if plan.chaos is None:
+                driven = drive(recorded, prepared, console)
+            else:
+                with beside(plan.chaos, client.deployment, console) as (outcomes, struck):
+                    driven = drive(recorded, prepared, console, watch=outcomes.watch)
+        summary = conclude(prepared, driven, app, read_history([path]))
+    summary.chaos = None if plan.chaos is None else struck
+    return summary
 
 
 def prepare(plan: LoadPlan) -> Prepared:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from loadgen.checker.report import CheckReport, Findings, Invariant
 from loadgen.driver import Counts, Tally
+from loadgen.nemesis.beside import Struck
 from loadgen.usage import Usage
 from loadgen.workload import RETURN_ITEMS, Told
 from orchestrator.errors import ErrorCode
@@ -57,13 +58,14 @@ class Summary:
     unmatched_return_lines: int | None = None
     rows: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
+    chaos: Struck | None = None
 
     @property
     def ok(self) -> bool:
         """Whether audit and history are ok, and no order was refused but for overload."""
         orders = self.tally.orders
         refused = orders.told[Told.REJECTED] - orders.rejected_by_code[ErrorCode.OVERLOADED]
-        return self.audit.ok and self.check.ok and not refused
+        return self.audit.ok and self.check.ok and not refused and not (self.chaos and self.chaos.failures)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json`; times in the unit of their name."""
@@ -88,6 +90,7 @@ class Summary:
             "seed": self.seed,
             "settings": dict(self.settings),
             "notes": self.usage.notes + self.notes,
+            "chaos": None if self.chaos is None else self.chaos.to_json(),
         }
         if self.rows is not None:
             plain["rows"] = dict(self.rows)
@@ -129,6 +132,7 @@ class Summary:
         """Tables for a terminal."""
         parts: list[RenderableType] = [self._figures(), self._outcomes()]
         parts += [f"note: {note}" for note in self.usage.notes + self.notes]
+        parts += [] if self.chaos is None else [self.chaos.render()]
         parts += [f"[red]WRONG OUTCOME {found.first}[/red]" for found in self._told_wrong()]
         return Group(*parts, *self._audited(), self._judged())
 

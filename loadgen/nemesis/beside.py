@@ -83,6 +83,15 @@ class Struck:
             "kills_by_role": dict(Counter(strike.role for strike in killed)),
             "recovery_ms": spread(exact), "failures": self.failures}
 
+    def render(self) -> str:
+        """One line for a terminal, and one for each failure."""
+        told = self.to_json()
+        kills = ", ".join(f"{role} {number}" for role, number in sorted(told["kills_by_role"].items()))
+        times = "  ".join(f"{name} {value}" for name, value in told["recovery_ms"].items())
+        text = f"chaos seed {told['seed']}: {told['kills']} kills ({kills})"
+        waited = f"ms from the kill of a log or shard to the first outcome: {times}"
+        return "\n".join([text, waited, *(f"[red]{failure}[/red]" for failure in self.failures)])
+
 
 class InProcess:
     """Fits the nemesis's `Load`; outcomes are told to `watch`.

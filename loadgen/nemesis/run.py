@@ -154,6 +154,10 @@ def _break(options: ChaosOptions, plan: Plan, campaign: Campaign, console: Conso
             campaign.calm()
         view.say("healed: waiting until every transaction has ended, then checking")
         judged = campaign.finish(options.limits())
+    if options.rpc_percent:
+        judged.facts["calls_lost"] = calls_lost(campaign.targets.directory.path)
+        if not judged.facts["calls_lost"]:
+            judged.failures.append("no call was seen to fail")
     return ChaosReport.of(
         campaign.load, judged, seed=plan.seed, replay=options.replay(), planned=len(plan.steps), done=done,
         strikes=nemesis.strikes, wanted=options.wanted(plan))
@@ -168,6 +172,11 @@ def _strike(plan: Plan, end_s: float, nemesis: Nemesis, campaign: Campaign, view
         view.begin(step.number, str(step))
         nemesis.carry_out(step)
     return len(plan.steps)
+
+
+def calls_lost(data: Path) -> int:
+    """How often shards noted that a call of a service failed, in the logs that are kept."""
+    return sum(path.read_text(errors="replace").count('"event":"service_lost"') for path in data.glob("logs/shard-*.jsonl"))
 
 
 def announce(seed: int, what: str, replay: str, console: Console) -> None:
