@@ -134,7 +134,8 @@ def _rare(draw: random.Random, budget_s: float, kinds: Collection[Kind]) -> list
     found = [Kind.ALL] * max(1, round(budget_s / _ALL_EVERY_S)) if Kind.ALL in kinds else []
     found += [Kind.DRIVER] * max(1, round(budget_s / _DRIVER_EVERY_S)) if Kind.DRIVER in kinds else []
     heads = [kind for kind in HEAD if kind in kinds]
-    found += [heads[index % len(heads)] for index in range(int(budget_s / _HEAD_EVERY_S))] if heads else []
+    least = 1 if set(_WEIGHT) & set(kinds) else len(heads)
+    found += [heads[index % len(heads)] for index in range(max(least, round(budget_s / _HEAD_EVERY_S)))] if heads else []
     draw.shuffle(found)
     return found
 

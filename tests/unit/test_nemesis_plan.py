@@ -52,6 +52,7 @@ def test_rare_kinds_are_spread_over_the_run():
 def test_only_what_was_asked_for():
     assert {step.kind for step in make_plan(1, 60, ACTORS, {Kind.STOP}).steps} == {Kind.STOP}
     assert {step.kind for step in make_plan(1, 60, ACTORS, {Kind.ALL}).steps} == {Kind.ALL}
+    assert {step.kind for step in make_plan(1, 30, ACTORS, HEAD).steps} == set(HEAD)
     assert not {step.kind for step in make_plan(1, 60, ACTORS, ON_ACTORS).steps} - ON_ACTORS
 
 
