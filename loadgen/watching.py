@@ -106,6 +106,7 @@ class SnapshotWatcher:
     ) -> None:
         self._directory, self._app, self._history, self._pause_s = DataDirectory(data_dir), app, history, pause_s
         self._views = {name: View(name, seed) for name in _HOW if name in app.by_service}
+        self._failure: Exception | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="raytx-watcher", daemon=True)
 
@@ -116,8 +117,16 @@ class SnapshotWatcher:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         self._stop.set()
         self._thread.join()
+        if self._failure is not None and error is None:
+            raise self._failure  # a reader that died unseen would have seen nothing wrong
 
     def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception as error:  # noqa: BLE001 - handed to the thread that leaves
+            self._failure = error
+
+    def _watch(self) -> None:
         pause_s = self._pause_s
         while not self._stop.wait(pause_s):
             began_s = time.thread_time()
