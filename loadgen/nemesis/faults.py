@@ -15,7 +15,7 @@ from loadgen.nemesis.plan import Kind, Step
 from loadgen.nemesis.targets import Targets, send
 from orchestrator.ownership import Holder
 
-OUTCOME_S_MAX = 60.0  # without an outcome for so long after a kill, something hangs
+OUTCOME_S_MAX = 120.0  # without an outcome for so long after a kill, something hangs
 SUCCESSOR_S_MAX = 20.0
 STRACE_S_MAX = 6.0
 SERVING_S_MAX = 180.0

@@ -207,6 +207,5 @@ class Cuts:
 
     def _await_successors(self, shards: dict[str, Holder]) -> None:
         """Wait until Ray has given the node up; counts the shards that run on, cut off, while their successors do."""
-        for actor, before in shards.items():
-            found = self._campaign.targets.successor(actor, before, _SUCCESSOR_S_MAX)
-            self.counts["zombie_shards"] += found is not None and is_alive(before)
+        for actor, _ in self._campaign.targets.successors(shards, _SUCCESSOR_S_MAX):
+            self.counts["zombie_shards"] += is_alive(shards[actor])

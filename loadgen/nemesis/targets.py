@@ -11,6 +11,7 @@ import re
 import signal
 import threading
 import time
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -84,13 +85,28 @@ class Targets:
 
     def successor(self, name: str, before: Holder | None, limit_s: float) -> Holder | None:
         """Wait for a younger process of an actor than `before`; None where there is none in time."""
-        end_s = time.monotonic() + limit_s
-        while time.monotonic() < end_s:
-            found = self.actor(name)
-            if found is not None and (before is None or found.started >= before.started) and found != before:
-                return found
+        return dict(self.successors({name: before}, limit_s)).get(name)
+
+    def successors(self, before: Mapping[str, Holder | None], limit_s: float) -> Iterator[tuple[str, Holder]]:
+        """Each actor's younger process as soon as it is seen; not of those that have none in time.
+
+        Args:
+            before: the process that is to be succeeded, by actor.
+            limit_s: for all of them.
+        """
+        waiting, end_s = dict(before), time.monotonic() + limit_s
+        while waiting and time.monotonic() < end_s:
+            for name, old in list(waiting.items()):
+                found = self.actor(name)
+                if found is not None and found != old and (old is None or found.started >= old.started):
+                    del waiting[name]
+                    yield name, found
             self._pause.wait(POLL_S)
-        return None
+
+    def has_logged(self, name: str, process: Holder, event: str) -> bool:
+        """Whether that process of an actor has written an event of that name."""
+        path = self.directory.path / "logs" / f"{name}-{process.pid}.jsonl"
+        return path.is_file() and f'"event":"{event}"' in path.read_text(errors="replace")
 
     def wait_serving(self, other_than: str, limit_s: float) -> bool:
         """Wait until a deployment with another run than that serves; returns whether it does."""

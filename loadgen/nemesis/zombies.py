@@ -176,7 +176,8 @@ class Losses:
         for process in shards.values():
             self._resume(process)
         self._pause.wait(self._draw.randint(*_ZOMBIE_MS) / 1_000)
-        self.counts["zombies_left_by_themselves"] += sum(not is_alive(process) for process in zombies)
+        self.counts["zombies_left_by_themselves"] += sum(
+            self._campaign.targets.has_logged(actor, process, "superseded") for actor, process in zombies.items())
         self._replace(node)
 
     def heal(self) -> None:
@@ -198,15 +199,17 @@ class Losses:
         index = max(range(len(placed)), key=lambda at: (sum(a.startswith("shard-") for a in placed[at]), len(placed[at])))
         return self._alive[index], placed[index]
 
-    def _see_successors(self, actors: dict[str, Holder]) -> list[Holder]:
-        """Wait until Ray has started every actor elsewhere; returns the shards that were still alive then."""
-        zombies = []
-        for actor, before in actors.items():
-            found = self._campaign.targets.successor(actor, before, SUCCESSOR_S_MAX)
-            if found is not None and is_alive(before):
-                shard = actor.startswith("shard-")
-                self.counts["zombie_shards" if shard else "zombie_stores"] += 1
-                zombies += [before] if shard else []
+    def _see_successors(self, actors: dict[str, Holder]) -> dict[str, Holder]:
+        """Wait until Ray has started every actor elsewhere; returns the shards that were still alive when theirs was seen."""
+        zombies = {}
+        for actor, _ in self._campaign.targets.successors(actors, SUCCESSOR_S_MAX):
+            if not is_alive(actors[actor]):
+                continue
+            if actor.startswith("shard-"):
+                zombies[actor] = actors[actor]
+                self.counts["zombie_shards"] += 1
+            else:
+                self.counts["zombie_stores"] += 1
         return zombies
 
     def _replace(self, node: RayNode) -> None:
