@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -38,7 +38,7 @@ from orchestrator.protocol.records import (
     encode,
 )
 from orchestrator.protocol.standing import Standing, standing_of
-from orchestrator.testing.life import Life, Message
+from orchestrator.testing.life import AGAIN_MS, AGAIN_MS_MAX, Life, Message
 
 if TYPE_CHECKING:
     from orchestrator.protocol.transaction import Transaction
@@ -236,7 +236,7 @@ class ShardLife(Life):
         def appended(payload: bytes) -> None:
             reply = _APPENDED.decode(payload)
             if reply.dropped:
-                self.call("log", "append", request, appended)
+                self._append_until_answered(request, appended)
                 return
             self._appending, self._underway = False, []
             if self._sequence > sequence + 1:
@@ -245,7 +245,20 @@ class ShardLife(Life):
             self._apply(self.core.appended([*zip(batch, reply.results, strict=True), *gone], self.now_ms))
             self._append()
 
-        self.call("log", "append", request, appended)
+        self._append_until_answered(request, appended)
+
+    def _append_until_answered(
+        self, request: Callable[[], bytes], appended: Callable[[bytes], None], again_ms: int = AGAIN_MS,
+    ) -> None:
+        """Only the newest attempt's answer counts, as in `Appender`: at a key just forgotten they may differ."""
+        number = self.call("log", "append", request, appended, again=False)
+
+        def repeat() -> None:
+            if number in self._calls:
+                self.forget_call(number)
+                self._append_until_answered(request, appended, min(again_ms * 2, 2 * AGAIN_MS_MAX))
+
+        self.after(again_ms, repeat)
 
     # ---- who owns a partition -------------------------------------------------------------------------------------
 
