@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from chaos.disk_story import State, Story
     from orchestrator.testing.storage import SimulatedDisk
 
-STEPS = 9
+STEPS = 7
 STORIES = {"log": log_story(1, STEPS), "service": store_story(1, STEPS)}
 STATES = {name: states_of(story) for name, story in STORIES.items()}
 
