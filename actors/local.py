@@ -13,11 +13,11 @@ from actors.ledger import RowState, answer
 from actors.memory import MemoryStore, history
 from actors.patience import ImpatientLoop
 from actors.runner import UNASKED, BatchRunner, Outcome, Work, request_of
-from actors.store import Retention
+from actors.store import Retention, Store
 from actors.watched import watched
 from orchestrator.app import LedgerRow, ServiceAudit, StepState
 from orchestrator.errors import ErrorCode
-from orchestrator.local import Mail
+from orchestrator.local import Mail, StorePlace
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import SCHEMA_VERSION, CommandBatch, Inquiry, Kind, Reply, ReplyBatch, Status
 from orchestrator.protocol.records import encode
@@ -38,11 +38,11 @@ _COMMANDS = msgspec.msgpack.Decoder(CommandBatch)
 
 
 class LocalService:
-    """One life of a service over its journal.
+    """One life of a service over its journal, or over its real store.
 
     Args:
         service: the service.
-        journal: what is durable.
+        place: what is durable.
         now_ms: monotonic ms.
         in_doubt_after_ms: a prepared row unheard of for so long is asked about.
         faults: simulated failures of the service, none by default.
@@ -50,15 +50,15 @@ class LocalService:
     """
 
     def __init__(
-        self, service: Service, journal: Journal, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
-        *, watch: Watch | None = None,
+        self, service: Service, place: Journal | StorePlace, now_ms: int, in_doubt_after_ms: int,
+        faults: FaultSettings | None = None, *, watch: Watch | None = None,
     ) -> None:
-        self.store = MemoryStore(journal)
+        self.store, opening = _opened(service.name, place)
         self._operations = service.bound
         if watch is not None:
             self._operations = watched(self._operations, watch)
         if faults is not None:
-            self._operations = FaultyService(self._operations, faults, len(journal.entries)).bound
+            self._operations = FaultyService(self._operations, faults, opening).bound
         self._runner = BatchRunner(service.name, self._operations, self.store)
         self._doubts = Doubts(in_doubt_after_ms)
         self._doubts.recovered(self.store.prepared_keys(), now_ms)
@@ -76,7 +76,8 @@ class LocalService:
     @property
     def values(self) -> Mapping[str, bytes]:
         """The state: the encoded value of every key."""
-        return self.store.values
+        found = {key: self.store.value(key) for key in self.store.keys()}  # noqa: SIM118 - a store is no mapping
+        return {key: value for key, value in found.items() if value is not None}
 
     def arrive(self, payload: bytes) -> None:
         """Take in an encoded `CommandBatch`."""
@@ -154,6 +155,14 @@ class LocalService:
             if reply.kind is Kind.ROLLBACK and key in self._waiting:
                 self.asked.remove(key)
                 self._pending.extend(self._waiting.pop(key))  # meets the tombstone
+
+
+def _opened(service: str, place: Journal | StorePlace) -> tuple[MemoryStore | Store, int]:
+    """The store, and a number that no other opening of it has."""
+    if isinstance(place, StorePlace):
+        store = Store(place.path, service, place.run, files=place.files)
+        return store, store.database.epoch
+    return MemoryStore(place), place.owner
 
 
 class JournalReader:

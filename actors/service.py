@@ -10,6 +10,7 @@ from actors.operation import NotYet, Operation, Refused, State, bind_operations,
 from actors.reader import StoreReader
 from actors.store import create_store
 from orchestrator.app import ServiceAudit
+from orchestrator.files import REAL_FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
     from orchestrator.app import LedgerReader, LedgerRow, StepState
     from orchestrator.config import FaultSettings
-    from orchestrator.local import Journal, LocalParticipant, Watch
+    from orchestrator.files import Files
+    from orchestrator.local import Journal, LocalParticipant, StorePlace, Watch
 
 __all__ = ["NotYet", "Operation", "Refused", "Service", "State"]
 
@@ -72,24 +74,24 @@ class Service:
         """The plain class to run as a Ray actor."""
         return ServiceHost
 
-    def create(self, path: Path) -> str:
+    def create(self, path: Path, files: Files = REAL_FILES) -> str:
         """Create the service's database durably, resumably and never over existing data; returns its uuid."""
-        return create_store(path, self.name)
+        return create_store(path, self.name, files)
 
-    def reader(self, path: Path) -> LedgerReader:
+    def reader(self, path: Path, files: Files = REAL_FILES) -> LedgerReader:
         """Open the service's database read-only.
 
         Raises:
             DefiniteError: E_STORE_REFUSED where there is none.
         """
-        return StoreReader(path, self.audit)
+        return StoreReader(path, self.audit, files=files)
 
     def local(
-        self, journal: Journal, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
+        self, place: Journal | StorePlace, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
         *, watch: Watch | None = None,
     ) -> LocalParticipant:
-        """A life of the service without actor, thread or network, over a journal (see `orchestrator.local`)."""
-        return LocalService(self, journal, now_ms, in_doubt_after_ms, faults, watch=watch)
+        """A life of the service without actor, thread or network (see `orchestrator.local`)."""
+        return LocalService(self, place, now_ms, in_doubt_after_ms, faults, watch=watch)
 
     def local_reader(self, journal: Journal) -> LedgerReader:
         """What a journal holds."""

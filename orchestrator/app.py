@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from orchestrator.config import FaultSettings
 from orchestrator.errors import DefiniteError, ErrorCode
-from orchestrator.local import Journal, LocalParticipant, Watch
+from orchestrator.files import REAL_FILES, Files
+from orchestrator.local import Journal, LocalParticipant, StorePlace, Watch
 from orchestrator.saga import Saga, Step
 
 
@@ -82,17 +83,17 @@ class Participant(Protocol):
     def actor_class(self) -> type:
         """The plain class to run as a Ray actor, constructed as `cls(ParticipantSpec)`."""
 
-    def create(self, path: Path) -> str:
+    def create(self, path: Path, files: Files = REAL_FILES) -> str:
         """Create the database durably (resumable, never over existing data); returns its uuid."""
 
-    def reader(self, path: Path) -> LedgerReader:
+    def reader(self, path: Path, files: Files = REAL_FILES) -> LedgerReader:
         """Open its database read-only."""
 
     def local(
-        self, journal: Journal, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
+        self, place: Journal | StorePlace, now_ms: int, in_doubt_after_ms: int, faults: FaultSettings | None = None,
         *, watch: Watch | None = None,
     ) -> LocalParticipant:
-        """A life of it without actor, thread or network, over a journal (see `orchestrator.local`)."""
+        """A life of it without actor, thread or network, over a journal or its real store (see `orchestrator.local`)."""
 
     def local_reader(self, journal: Journal) -> LedgerReader:
         """What a journal holds."""

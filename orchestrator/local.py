@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel
 
+from orchestrator.files import Files
 from orchestrator.protocol.messages import Command, Inquiry
 
 
@@ -22,6 +24,20 @@ class Journal(Protocol):
         Raises:
             OSError: of unknown outcome; whoever commits must end.
         """
+
+
+class StorePlace(NamedTuple):
+    """Where a participant's real store lies, in the place of a journal.
+
+    Attributes:
+        path: of the database, which exists.
+        run: the deployment's run.
+        files: the disk.
+    """
+
+    path: Path
+    run: str
+    files: Files
 
 
 class SupersededError(Exception):

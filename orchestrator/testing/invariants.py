@@ -10,7 +10,6 @@ from orchestrator.protocol.identifiers import oldest_id
 from orchestrator.protocol.messages import OutcomeStatus
 from orchestrator.protocol.records import Decision, State
 from orchestrator.saga import Context, decode_plain, encode_plain
-from orchestrator.testing.log_model import MemoryLog
 from orchestrator.verdict import Found, Plan, judge, judge_stranger
 
 if TYPE_CHECKING:
@@ -23,15 +22,18 @@ if TYPE_CHECKING:
 
 _FIRST = frozenset({"PREPARED", "REFUSED", "ROLLED_BACK", "DONE"})
 _NEXT = {("PREPARED", "COMMITTED"), ("PREPARED", "ROLLED_BACK")}
+_SETTLED = {Decision.COMMIT: {"COMMITTED", "DONE"}, Decision.ABORT: {"REFUSED", "ROLLED_BACK"}}
 Finding = tuple[str, str]  # the guarantee's letter, what is wrong
 
 
 def findings(world: World) -> Iterator[Finding]:
     """Everything that is wrong with a world at rest."""
-    log = MemoryLog(world.journals["log"], world.options.retention_ms, read_only=True).model
-    readers = {name: service.local_reader(world.journals[name]) for name, service in world.app.by_service.items()}
+    log = world.stores.read_log()
+    readers = {name: world.stores.read_service(name) for name in world.app.by_service}
+    yield from (("R", text) for text in world.stores.damages())
     yield from _transitions(world)
     yield from _atomicity(world, log, readers)
+    yield from _purged(world, log)
     yield from _services(readers)
     yield from _answers(world, log)
     yield from _contents(world, log, readers)
@@ -39,9 +41,9 @@ def findings(world: World) -> Iterator[Finding]:
 
 def _transitions(world: World) -> Iterator[Finding]:
     """M, X: every step goes the way of the ledger's table, and takes each turn once."""
-    for name, service in world.app.by_service.items():
+    for name in world.app.by_service:
         now: dict[tuple[str, str], str] = {}
-        for row in service.local_history(world.journals[name]):
+        for row in world.stores.history_of(name):
             key = (row.transaction, row.step)
             before = now.get(key)
             legal = row.state in _FIRST if before is None else (before, row.state) in _NEXT
@@ -74,6 +76,28 @@ def _atomicity(world: World, log: LogModel, readers: Mapping[str, LedgerReader])
 
 def _same(state: State) -> State:
     return state
+
+
+def _purged(world: World, log: LogModel) -> Iterator[Finding]:
+    """A, H: what has been purged since had ended as its transaction did; nothing was purged before it had."""
+    oldest = oldest_id(log.watermark_ms)
+    last: dict[str, dict[tuple[str, str], Found]] = {txn: {} for txn in log.transactions if txn < oldest}
+    for name in world.app.by_service:
+        for row in world.stores.history_of(name):
+            if row.transaction < oldest:
+                last.setdefault(row.transaction, {})[name, row.step] = Found(name, row)
+    for txn, found in last.items():
+        if txn in log.transactions:
+            stored = log.stored(txn)
+            saga = world.sagas.get((stored.begun.saga, stored.begun.version))
+            plan = Plan(saga.name, saga.steps) if saga else None
+            verdict = judge(
+                txn, stored.state, plan, list(found.values()), earlier=partial(_same, stored.state), purged=False)
+            yield from (("A", f"before the purge: {violation.text}") for violation in verdict.violations)
+        elif txn in world.decisions:
+            settled = _SETTLED[world.decisions[txn].decision]
+            wrong = [row for _, row in found.values() if row.state not in settled]
+            yield from (("A", f"{txn} was forgotten when its step {row.step!r} was {row.state}") for row in wrong)
 
 
 def _services(readers: Mapping[str, LedgerReader]) -> Iterator[Finding]:

@@ -12,8 +12,8 @@ AGAIN_MS = 400  # a call that was not answered is made again
 AGAIN_MS_MAX = 2_000
 
 
-class Crashed(Exception):  # noqa: N818 - control flow of the simulator, not a failure of it
-    """The life that is running dies here; nothing after this happens."""
+class Crashed(BaseException):  # not an Exception: the process is gone, and no handler of the product's runs
+    """The simulated process that is running has been killed: nothing after this happens."""
 
 
 class Message(NamedTuple):

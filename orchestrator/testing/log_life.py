@@ -2,38 +2,58 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from orchestrator.protocol.records import AppendRequest, TakeRequest, encode
+from orchestrator.protocol.records import AppendReply, AppendRequest, TakeReply, TakeRequest, encode
 from orchestrator.testing.life import Life, Message
-from orchestrator.testing.log_model import LogModel, MemoryLog
+from orchestrator.testing.log_model import LogModel
 
 if TYPE_CHECKING:
-    from orchestrator.testing.journal import Journal
     from orchestrator.testing.world import World
 
 _APPEND = msgspec.msgpack.Decoder(AppendRequest)
 _TAKE = msgspec.msgpack.Decoder(TakeRequest)
 
 
-class LogLife(Life):
-    """One life of the transaction log over its journal."""
+class AnyLog(Protocol):
+    """The log's store, a model or the real one."""
 
-    def __init__(self, world: World, role: str, number: int, journal: Journal) -> None:
+    @property
+    def model(self) -> LogModel:
+        """What it holds."""
+
+    @property
+    def superseded(self) -> bool:
+        """Whether a successor has opened the file."""
+
+    def append(self, requests: Sequence[AppendRequest], now_ms: int) -> list[AppendReply]:
+        """Append a group; when this returns, it is durable."""
+
+    def take(self, request: TakeRequest, now_ms: int) -> TakeReply:
+        """Give partitions to a shard's incarnation."""
+
+    def owner(self, partition: int) -> tuple[int, int, str]:
+        """Shard, epoch and incarnation."""
+
+
+class LogLife(Life):
+    """One life of the transaction log."""
+
+    def __init__(self, world: World, role: str, number: int) -> None:
         super().__init__(world, role, number)
-        self._journal = journal
         self.ready = False
         self._waiting: list[Message] = []
         self._busy = False
 
     def boot(self) -> None:
-        """Open the journal; what it holds is durable from then on."""
-        if self.world.disk_is_full(self.role):
+        """Open the file; what it holds is durable from then on."""
+        if self.world.stores.cannot_write(self.role):
             self.after(300, self.boot)
             return
-        self._log = MemoryLog(self._journal, self.world.options.retention_ms)
+        self._log = self.world.stores.open_log()
         for txn, entry in self._log.model.transactions.items():
             if entry.decided is not None:
                 self.world.decided(txn, entry.decided)
@@ -58,10 +78,9 @@ class LogLife(Life):
     def on_load(self, message: Message) -> None:
         """A transaction by (key, id)."""
         if self.ready:  # reads the file, also where a successor writes it by now
-            log = self._log
-            if log.superseded:
-                log = MemoryLog(self._journal, self.world.options.retention_ms, read_only=True)
-            self.answer(message, log.stored(*message.body))
+            key, transaction = message.body
+            model = self.world.stores.read_log() if self._log.superseded else self._log.model
+            self.answer(message, model.find(key, transaction))
 
     def on_owner(self, message: Message) -> None:
         """Who owns a partition."""
@@ -76,7 +95,7 @@ class LogLife(Life):
             self.after(delay_ms, self._turn)
 
     def _turn(self) -> None:
-        if self.world.disk_is_full(self.role):
+        if self.world.stores.cannot_write(self.role):
             self.after(100, self._turn)
             return
         waiting, self._waiting = self._waiting, []

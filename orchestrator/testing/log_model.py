@@ -103,6 +103,11 @@ class LogModel:
         for txn in gone:
             del self.keys[self.transactions.pop(txn).begun.key]
 
+    def find(self, key: str, transaction: str) -> StoredTransaction | None:
+        """A transaction by id, or by key where that is empty."""
+        txn = transaction or self.keys.get(key, "")
+        return self.stored(txn) if txn in self.transactions else None
+
     def snapshot(self) -> Snapshot:
         """All of a log at rest."""
         assert all(entry.ended for entry in self.transactions.values())
@@ -224,11 +229,6 @@ class MemoryLog:
         found = self._commit("_take", request, now_ms)
         epochs = [self.model.owners[partition][1] for partition in request.partitions]
         return TakeReply(RECORD_SCHEMA, epochs, found, self.model.watermark_ms, 0, self.model.exempt())
-
-    def stored(self, key: str, transaction: str) -> StoredTransaction | None:
-        """A transaction by key, or by id."""
-        txn = transaction or self.model.keys.get(key, "")
-        return self.model.stored(txn) if txn in self.model.transactions else None
 
     def owner(self, partition: int) -> tuple[int, int, str]:
         """Shard, epoch and incarnation."""

@@ -208,8 +208,8 @@ class Ended:
     def state(self, key: str, step: str) -> str:
         """Where a step stands in its service's ledger, "" where it left no row."""
         transaction = self._told[key].transaction
-        for name, service in self._world.app.by_service.items():
-            for row in service.local_reader(self._world.journals[name]).rows(transaction):
+        for name in self._world.app.by_service:
+            for row in self._world.stores.read_service(name).rows(transaction):
                 if row.step == step:
                     return row.state
         return ""
@@ -220,8 +220,7 @@ class Ended:
 
     def totals(self, service: str) -> dict[str, int]:
         """The totals of a service's own audit."""
-        reader = self._world.app.by_service[service].local_reader(self._world.journals[service])
-        return reader.audit().totals
+        return self._world.stores.read_service(service).audit().totals
 
 
 def given(app: App, *, shards: int = 1) -> Scenario:

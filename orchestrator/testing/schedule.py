@@ -97,7 +97,8 @@ def heal(world: World) -> None:
     """No more faults: what was stopped goes on, what was cut is joined, what is down starts."""
     world.faulty = world.watched = False
     world.cuts.clear()
-    world.full.clear()
+    for role in world.stores.names:
+        world.stores.make_room(role)
     for life in list(world.lives.values()):
         world.thaw(life)
 
@@ -236,7 +237,7 @@ def _zombie(world: World) -> None:
 
 def _cut(world: World) -> None:
     """One direction between two roles, or both."""
-    roles = ["client", *world.journals, *(f"shard-{index}" for index in range(world.shards))]
+    roles = ["client", *world.stores.names, *(f"shard-{index}" for index in range(world.shards))]
     one, other = world.chance.pick("cut from", roles), world.chance.pick("cut to", roles)
     cut = {(one, other)} | ({(other, one)} if world.chance.between("both ways", 0, 1) else set())
     world.note("cut", f"{one} to {other}, {len(cut)} ways")
@@ -257,10 +258,10 @@ def _deployment(world: World) -> None:
 
 
 def _full(world: World) -> None:
-    role = world.chance.pick("full", sorted(world.journals))
+    role = world.chance.pick("full", sorted(world.stores.names))
     world.note("disk full", role)
-    world.full.add(role)
-    world.after(world.options.disk_full_ms, None, lambda: world.full.discard(role))
+    world.stores.fill(role)
+    world.after(world.options.disk_full_ms, None, lambda: world.stores.make_room(role))
 
 
 def _clock(world: World) -> None:

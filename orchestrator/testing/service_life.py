@@ -14,9 +14,7 @@ from orchestrator.testing.life import Life, Message
 from orchestrator.testing.shard_life import ShardLife
 
 if TYPE_CHECKING:
-    from orchestrator.app import Participant
     from orchestrator.local import Mail
-    from orchestrator.testing.journal import Journal
     from orchestrator.testing.world import World
 
 _COMMANDS = msgspec.msgpack.Decoder(CommandBatch)
@@ -29,9 +27,8 @@ _WANTED = {Kind.COMMIT: Decision.COMMIT, Kind.PERFORM: Decision.COMMIT, Kind.ROL
 class ServiceLife(Life):
     """One life of a participant over its journal."""
 
-    def __init__(self, world: World, role: str, number: int, service: Participant, journal: Journal) -> None:
+    def __init__(self, world: World, role: str, number: int) -> None:
         super().__init__(world, role, number)
-        self._service, self._journal = service, journal
         self._early: list[Message] = []
         self._turning = False
         self._answering: set[tuple[str, str]] = set()
@@ -39,15 +36,14 @@ class ServiceLife(Life):
         self.batch: list[Command] = []  # what has arrived since the last turn ended
 
     def boot(self) -> None:
-        """Open the journal."""
-        if self.world.disk_is_full(self.role):
+        """Open the file."""
+        if self.world.stores.cannot_write(self.role):
             self.after(300, self.boot)
             return
         doubt_ms = self.world.options.in_doubt_after_ms
-        faults = self.world.service_faults.get(self.role)
-        self._local = self._service.local(self._journal, self.world.now_ms, doubt_ms, faults)
+        self._local = self.world.stores.open_service(self.role)
         self._open = True
-        if len(self._journal.entries) > len(self.world.books.entries[self.role]) + 2:
+        if self.world.stores.has_written(self.role):
             self.world.witness.rebuilt()
         self.after(doubt_ms // 2, self._doubt)
         early, self._early = self._early, []
@@ -82,7 +78,7 @@ class ServiceLife(Life):
 
     def _turn(self) -> None:
         self._turning = False
-        if self.world.disk_is_full(self.role):
+        if self.world.stores.cannot_write(self.role):
             raise OSError(28, "no space left on device")
         mails = self._local.turn(self.world.wall_ms)
         self.batch.clear()

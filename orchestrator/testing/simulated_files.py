@@ -6,7 +6,8 @@ import errno
 import os
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.testing.vfs import Crashed, open_connection
+from orchestrator.testing.life import Crashed
+from orchestrator.testing.vfs import open_connection
 
 if TYPE_CHECKING:
     import sqlite3

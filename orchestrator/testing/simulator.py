@@ -10,7 +10,6 @@ from functools import lru_cache, partial
 
 from orchestrator.app import App
 from orchestrator.testing.chance import Chance, Draw
-from orchestrator.testing.log_model import MemoryLog
 from orchestrator.testing.marks import Marks
 from orchestrator.testing.options import Options
 from orchestrator.testing.schedule import Run, run_schedule, settle
@@ -26,11 +25,12 @@ class Simulator:
 
     Args:
         workload: what is tried; the app's opening transactions are run first, once, undisturbed.
+        on_disk: whether the stores are the real ones on a simulated disk: slower, and the disk's faults are finer.
     """
 
-    def __init__(self, workload: Workload) -> None:
+    def __init__(self, workload: Workload, *, on_disk: bool = False) -> None:
         self.workload = workload
-        self.books = opened(workload.app)
+        self.books = opened(workload.app, on_disk=on_disk)
 
     def run(self, seed: int, options: Options | None = None, without: Iterable[Draw] = ()) -> Run:
         """Run one schedule; the same arguments always give the same trace."""
@@ -134,9 +134,18 @@ def explore(
 
 
 @lru_cache(maxsize=16)
-def opened(app: App) -> Books:
-    """The books of an app after its opening transactions, which no fault disturbs."""
-    books = empty_books(app)
+def opened(app: App, *, on_disk: bool = False) -> Books:
+    """The books of an app after its opening transactions, which no fault disturbs.
+
+    Args:
+        app: services and sagas.
+        on_disk: whether they are real stores on a simulated disk; journals in memory otherwise.
+    """
+    books: Books = empty_books(app)
+    if on_disk:
+        from orchestrator.testing.disk_stores import empty_disks  # noqa: PLC0415 - needs APSW, which comes with [test]
+
+        books = empty_disks(app)
     world = World(books, Options(), Chance(0))
     world.start_all()
     world.run_until(20)
@@ -148,7 +157,4 @@ def opened(app: App) -> Books:
         outcome = world.answers[-1].outcome
         if outcome.code:
             raise AssertionError(f"opening transaction {number} ({name}) ended with {outcome.code}: {outcome.message}")
-    entries = {name: tuple(journal.entries) for name, journal in world.journals.items()}
-    log = MemoryLog(world.journals["log"], world.options.retention_ms, read_only=True)
-    entries["log"] = (("_restored", log.model.snapshot(), 0),)
-    return Books(app, entries, dict(world.decisions), world.now_ms)
+    return world.stores.books()

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from orchestrator.testing.inode import Change, Handle, Inode
+from orchestrator.testing.life import Crashed
 from orchestrator.testing.simulated_files import SimulatedFiles
-from orchestrator.testing.vfs import Crashed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
 
+from orchestrator.testing.life import Crashed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -39,10 +41,6 @@ _TEXTS: Final = {  # as Python's own library has them
 _AUTOCHECKPOINT: Final = "PRAGMA wal_autocheckpoint = "
 _CHECKPOINT_PAGES: Final = 1_000  # SQLite's own default
 _NEW_NAMES: Final = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL  # with their first sync SQLite syncs the directory
-
-
-class Crashed(BaseException):  # not an Exception: the process is gone, and no handler of the product's runs
-    """The simulated process that was running has been killed: drop everything it held."""
 
 
 def open_connection(disk: SimulatedDisk, path: str) -> sqlite3.Connection:

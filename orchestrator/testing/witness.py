@@ -99,8 +99,8 @@ class Witness:
             self.marks.fire("83")
 
     def _log_dying(self, log: LogLife, when: str) -> None:
-        journal = self._world.journals["log"]
-        if when == Point.SYNC and _decides(journal.entries[-1]):
+        journal = self._world.stores.log_journal
+        if journal is not None and when == Point.SYNC and _decides(journal.entries[-1]):
             self.marks.fire("5")
             self._unsynced_decision = (len(journal.entries) - 1, journal.owner)
         if log.ready and any(isinstance(life, ShardLife) and life.appending for life in self._world.lives.values()):

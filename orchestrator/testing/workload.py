@@ -4,22 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.app import App
 from orchestrator.protocol.records import Decided
 from orchestrator.saga import Saga
+from orchestrator.testing.stores import JournalStores, Stores
+
+if TYPE_CHECKING:
+    from orchestrator.testing.world import World
 
 
-@dataclass(frozen=True, slots=True)
-class Books:
+class Books(Protocol):
     """The durable state of a deployment at rest.
 
     Attributes:
         app: services and sagas.
-        entries: of each role's journal.
         decisions: of the transactions in it.
         ended_ms: simulated time that has passed.
+    """
+
+    @property
+    def app(self) -> App: ...  # noqa: D102 - see above
+
+    @property
+    def decisions(self) -> Mapping[str, Decided]: ...  # noqa: D102
+
+    @property
+    def ended_ms(self) -> int: ...  # noqa: D102
+
+    def stores(self, world: World) -> Stores:
+        """Files of a world's own that begin with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class JournalBooks:
+    """Books in journals.
+
+    Attributes:
+        entries: of each role's journal.
     """
 
     app: App
@@ -27,10 +50,14 @@ class Books:
     decisions: Mapping[str, Decided] = field(default_factory=dict)
     ended_ms: int = 0
 
+    def stores(self, world: World) -> Stores:
+        """Journals that begin with these."""
+        return JournalStores(world, self)
 
-def empty_books(app: App) -> Books:
+
+def empty_books(app: App) -> JournalBooks:
     """Nothing has happened yet."""
-    return Books(app, {"log": (), **{service.name: () for service in app.services}})
+    return JournalBooks(app, {"log": (), **{service.name: () for service in app.services}})
 
 
 class Workload:

@@ -7,6 +7,7 @@ that the same seed and options always give the same run.
 from __future__ import annotations
 
 import heapq
+import sqlite3
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -19,12 +20,12 @@ from orchestrator.protocol.records import Decided
 from orchestrator.saga import Saga
 from orchestrator.testing.chance import Chance
 from orchestrator.testing.client_life import ClientLife, Told
-from orchestrator.testing.journal import Journal, Point
 from orchestrator.testing.life import Crashed, Life, Message
 from orchestrator.testing.log_life import LogLife
 from orchestrator.testing.options import Options
 from orchestrator.testing.service_life import ServiceLife
 from orchestrator.testing.shard_life import ShardLife
+from orchestrator.testing.stores import Stores
 from orchestrator.testing.witness import Witness
 from orchestrator.testing.workload import Books
 
@@ -73,14 +74,10 @@ class World:
         self.points = self.messages = 0
         self.planned = 0  # acts of callers that are still to come
         self.point_names: list[str] | None = None
-        self.journals = {name: Journal(name, entries) for name, entries in books.entries.items()}
-        for journal in self.journals.values():
-            journal.at = self._disk
         self.roles: dict[str, Life] = {}  # who plays a role now
         self.lives: dict[str, Life] = {}  # everybody who lives, by name
         self.zombies: dict[str, Life] = {}  # by role: a predecessor that still lives
         self.cuts: set[tuple[str, str]] = set()
-        self.full: set[str] = set()  # roles whose disk is full
         self.decisions: dict[str, Decided] = dict(books.decisions)
         self.heard: dict[tuple[str, int], tuple[int, str]] = {}  # by service and partition: epoch and shard last answered
         self.answers: list[Told] = []
@@ -96,6 +93,7 @@ class World:
         self._running: Life | None = None
         self._overtaken = options.delay_ms > 1 or options.late > 0  # whether a message may overtake another
         self._died_when = ""  # the point at which whoever runs is dying
+        self.stores: Stores = books.stores(self)
         self.witness = Witness(self)
 
     # ---- processes ------------------------------------------------------------------------------------------------
@@ -133,12 +131,8 @@ class World:
         self.lives.pop(life.name, None)
         if self.zombies.get(life.role) is life:
             del self.zombies[life.role]
-        if self.faulty and life.role in self.journals and self.chance.hits("power", self.options.power):
-            journal = self.journals[life.role]
-            unsynced = len(journal.entries) - journal.synced
-            self.witness.power_failed(journal, journal.lose_unsynced(self.chance.between("kept", 0, unsynced)))
-        elif self.power_fails and life.role in self.journals:
-            self.witness.power_failed(self.journals[life.role], self.journals[life.role].lose_unsynced(0))
+        if life.role in self.stores.names:
+            self.stores.died(life)
         if self.roles.get(life.role) is life:
             del self.roles[life.role]
             delay_ms = self.chance.between("restart", *RESTART_MS) if self.faulty else RESTART_MS[0]
@@ -160,9 +154,9 @@ class World:
         except SupersededError:
             assert life is not None
             self.crash(life, "superseded")
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             assert life is not None
-            self.crash(life, f"died of {error.strerror}")
+            self.crash(life, f"died of {getattr(error, 'strerror', error)}")
         except ViolationError:
             raise
         except InvariantViolation as error:
@@ -193,12 +187,12 @@ class World:
 
     def _make(self, role: str, number: int) -> Life:
         if role == "log":
-            return LogLife(self, role, number, self.journals[role])
+            return LogLife(self, role, number)
         if role == "client":
             return ClientLife(self, role, number)
         if role.startswith("shard-"):
             return ShardLife(self, role, number, int(role[6:]))
-        return ServiceLife(self, role, number, self.app.by_service[role], self.journals[role])
+        return ServiceLife(self, role, number)
 
     def start_missing(self, role: str) -> None:
         """Start a role that nobody plays, unless it is not wanted any more."""
@@ -320,22 +314,7 @@ class World:
     def commit_ms(self, role: str) -> int:
         """How long the next commit takes."""
         slow_ms = self.options.slow_disk_ms
-        return self.chance.between("slow", 1, slow_ms) if self.faulty and slow_ms and role in self.journals else 1
-
-    def disk_is_full(self, role: str) -> bool:
-        """Whether a role cannot write for now."""
-        return role in self.full
-
-    def _disk(self, journal: Journal, point: Point) -> None:
-        if self.watched:
-            self.point(point.value, journal.name)
-        if point is Point.SYNC and self.faulty and self.options.disk_error and self.chance.hits("disk_error", self.options.disk_error):
-            if self.chance.between("applied", 0, 1):
-                journal.synced = len(journal.entries)
-            else:
-                del journal.entries[-1]
-            self.witness.disk_failed()
-            raise OSError(5, "input/output error")
+        return self.chance.between("slow", 1, slow_ms) if self.faulty and slow_ms and role in self.stores.names else 1
 
     def point(self, when: str, what: str) -> None:
         """A place where whoever runs may die."""
