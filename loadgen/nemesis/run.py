@@ -90,14 +90,19 @@ class ChaosOptions:
 
     def wanted(self, plan: Plan) -> Wanted:
         """What a run must have contained: of the usual faults a fixed rate, else half of the deployments planned."""
-        if self.kinds() >= USUAL - DISK_KINDS:
+        if self.usual():
             return Wanted(round(KILLS_PER_MINUTE * self.minutes), int(DEPLOYMENTS_PER_MINUTE * self.minutes))
         return Wanted(0, plan.kinds()[Kind.ALL] // 2)
 
     def limits(self) -> Limits:
         """How much must have been told."""
         few = max(1, round(RARER_PER_MINUTE * self.minutes))
-        return Limits(commits_min=round(COMMITS_PER_MINUTE * self.minutes), aborts_min=few, duplicates_min=few)
+        commits = round(COMMITS_PER_MINUTE * self.minutes) if self.usual() else few  # a head that is down places nothing
+        return Limits(commits_min=commits, aborts_min=few, duplicates_min=few)
+
+    def usual(self) -> bool:
+        """Whether all usual faults are among those to choose from, but for what needs strace."""
+        return self.kinds() >= USUAL - DISK_KINDS
 
     def replay(self) -> str:
         """The command that runs the same plan."""
