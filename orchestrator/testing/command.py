@@ -22,6 +22,7 @@ def prove(
     first_seed: Annotated[int, typer.Option(min=0, help="Each schedule follows from its seed.")] = 0,
     pairs: Annotated[str, typer.Option(help="Pairs of crashes for each way to end: a number, or all.")] = "200",
     only: Annotated[str, typer.Option(metavar="PART,...", help="contract, sweep, simulator.")] = ",".join(PARTS),
+    disk: Annotated[bool, typer.Option("--disk", help="Schedules over the real stores, on simulated disks.")] = False,
     workers: Annotated[int, typer.Option(min=1, max=64, help="Processes that run schedules.")] = 1,
     app: Annotated[str, typer.Option(metavar="MODULE:APP", help="Where the saga's module has no app with it.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")] = False,
@@ -35,7 +36,7 @@ def prove(
     told = Console(stderr=True)
     with report_errors(as_json=as_json):
         plan = Plan(
-            target, app, seeds, first_seed, minutes, _pairs(pairs), _parts(only), workers)
+            target, app, seeds, first_seed, minutes, _pairs(pairs), _parts(only), workers, disk)
         told.print(f"{target}: {', '.join(plan.parts)}; " + (
             f"{minutes:g} minutes" if minutes else f"seeds {first_seed} to {first_seed + seeds - 1}")
             + ", options drawn from each seed")

@@ -198,7 +198,7 @@ class _DiskLog:
         return replies
 
     def take(self, request: TakeRequest, now_ms: int) -> TakeReply:
-        """Give partitions to a shard's incarnation."""
+        """Give partitions to a shard's incarnation; without room for that this life ends."""
         reply = self._store.take(request, now_ms)
         self.model = self._read()
         return reply

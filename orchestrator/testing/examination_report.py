@@ -78,8 +78,9 @@ def _stories(plan: Plan, done: Examination) -> list[str]:
     if done.shrunk is not None:
         name, run = done.shrunk
         guarantee, text = run.violation or ("", "")
+        replay = f"--only simulator --first-seed {run.seed} --seeds 1{' --disk' if plan.on_disk else ''}"
         stories.append(
             f"{name}, seed {run.seed}: {run.options}\nwith the faults {run.fired}\n{tell(run.trace)}\n"
             f"guarantee {guarantee} was broken: {text}\n"
-            f"replay: raytx test {plan.target} --only simulator --first-seed {run.seed} --seeds 1")
+            f"replay: raytx test {plan.target} {replay}")
     return stories

@@ -39,6 +39,7 @@ class Plan:
         pairs: at most so many pairs of crashes for each way to end; None = all of them.
         parts: which of "contract", "sweep" and "simulator".
         workers: processes that run schedules.
+        on_disk: whether they run over the real stores on simulated disks: slower, and the disk's faults are finer.
     """
 
     target: str
@@ -49,6 +50,7 @@ class Plan:
     pairs: int | None = 200
     parts: tuple[str, ...] = ("contract", "sweep", "simulator")
     workers: int = 1
+    on_disk: bool = False
 
 
 @dataclass(slots=True)
@@ -127,7 +129,8 @@ def examine(plan: Plan, progress: Progress = lambda _part, _explored: None) -> E
             done.explored.setdefault(name, Explored()).add(found)
             progress(name, done.explored[name])
             if found.violation is not None:
-                done.shrunk = (name, Simulator(Workload(app, name)).shrink(found.violation))
+                simulator = Simulator(Workload(app, name), on_disk=plan.on_disk)
+                done.shrunk = (name, simulator.shrink(found.violation))
                 break
         done.elapsed_s["simulator"] = time.monotonic() - began
     return done
@@ -137,7 +140,9 @@ def _chunks(plan: Plan, path: str, names: list[str], until_s: float | None) -> I
     """Results of chunks of seeds, the sagas in turn; more of them as long as there is time."""
     starts = range(plan.first_seed, plan.first_seed + (plan.seeds if until_s is None else 1 << 60), CHUNK)
     last = None if until_s is not None else plan.first_seed + plan.seeds
-    jobs = ((path, name, start, CHUNK if last is None else min(CHUNK, last - start)) for start in starts for name in names)
+    jobs = (
+        (path, name, start, CHUNK if last is None else min(CHUNK, last - start), plan.on_disk)
+        for start in starts for name in names)
     if plan.workers == 1:
         for job in jobs:
             if until_s is not None and time.monotonic() >= until_s:
@@ -154,7 +159,7 @@ def _chunks(plan: Plan, path: str, names: list[str], until_s: float | None) -> I
                 waiting.append((more[1], pool.submit(explore_seeds, *more)))
 
 
-def explore_seeds(path: str, saga: str, start: int, count: int) -> Explored:
+def explore_seeds(path: str, saga: str, start: int, count: int, on_disk: bool) -> Explored:  # noqa: FBT001 - of a job
     """Run some schedules, in a process of its own perhaps.
 
     Args:
@@ -162,13 +167,14 @@ def explore_seeds(path: str, saga: str, start: int, count: int) -> Explored:
         saga: its name.
         start: the first seed.
         count: how many.
+        on_disk: see `Plan`.
     """
-    return explore(_simulator(path, saga), range(start, start + count))
+    return explore(_simulator(path, saga, on_disk), range(start, start + count))
 
 
 @cache
-def _simulator(path: str, saga: str) -> Simulator:
-    return Simulator(Workload(load_app(path), saga))
+def _simulator(path: str, saga: str, on_disk: bool) -> Simulator:  # noqa: FBT001 - as above
+    return Simulator(Workload(load_app(path), saga), on_disk=on_disk)
 
 
 def _app_with(module: Any, saga: Saga) -> str:

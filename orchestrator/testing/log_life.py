@@ -30,7 +30,7 @@ class AnyLog(Protocol):
         """Whether a successor has opened the file."""
 
     def append(self, requests: Sequence[AppendRequest], now_ms: int) -> list[AppendReply]:
-        """Append a group; when this returns, it is durable."""
+        """Append a group; when this returns, it is durable. Nothing is answered where there was no room for it."""
 
     def take(self, request: TakeRequest, now_ms: int) -> TakeReply:
         """Give partitions to a shard's incarnation."""
@@ -112,6 +112,8 @@ class LogLife(Life):
             return
         requests = [_APPEND.decode(message.body) for message in messages]
         replies = self._log.append(requests, self.world.wall_ms)
+        if not replies:
+            return  # no room: the callers ask again
         for request in requests:
             for record in [item.record for item in request.records]:
                 stored = self._log.model.transactions.get(record.transaction)

@@ -36,6 +36,16 @@ def test_random_schedules(app: App, saga: str) -> None:
     assert len(explored.traces) == SEEDS
 
 
+@pytest.mark.parametrize(("app", "saga", "first"), [(shop, "place_order", 0), (trips, "book_trip", 100)])
+def test_random_schedules_over_the_real_stores(app: App, saga: str, first: int) -> None:
+    simulator = Simulator(Workload(app, saga), on_disk=True)
+    explored = explore(simulator, range(first, first + 25))
+    if explored.violation is not None:
+        run = simulator.shrink(explored.violation)
+        pytest.fail(f"seed {run.seed}: {run.options}\n{tell(run.trace)}\n{run.violation}")
+    assert explored.schedules > 15
+
+
 @pytest.mark.parametrize(("app", "saga"), SAGAS)
 def test_every_single_crash_and_message_and_some_pairs(app: App, saga: str) -> None:
     workload = Workload(app, saga)
