@@ -175,6 +175,8 @@ class DiskStores:
         error = world.options.disk_error / 4  # a commit has several of these points
         if error and world.faulty and operation in {"sync", "write"} and world.chance.hits("disk_error", error):
             self.disks[name].fail(operation, errno.EIO)
+            if operation == "sync":
+                world.witness.disk_failed()
 
 
 class _DiskLog:

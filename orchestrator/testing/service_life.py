@@ -58,7 +58,7 @@ class ServiceLife(Life):
         for command in _COMMANDS.decode(message.body).commands:
             self.batch.append(command)
             if self._local.asked:
-                self.world.witness.commanded(command, self._local.asked)
+                self.world.witness.arrived_while_asking(command, self._local.asked)
             wanted = _WANTED.get(command.kind)
             decided = self.world.decisions.get(command.transaction)
             if wanted is not None and (decided is None or decided.decision is not wanted):

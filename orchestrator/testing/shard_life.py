@@ -179,6 +179,7 @@ class ShardLife(Life):
         incarnation = self.name.partition("/")[2]
         batch = CommandBatch(SCHEMA_VERSION, self.role, incarnation, commands, self.core.watermark_ms, self._exempt)
         self.mail(service, "commands", encode(batch))
+        self.world.witness.commanded(commands)
 
     def _tell(self, outcomes: Sequence[tuple[Waiter, OutcomeMessage]]) -> None:
         for waiter, outcome in outcomes:

@@ -146,4 +146,5 @@ class JournalStores:
                 journal.synced = len(journal.entries)
             else:
                 del journal.entries[-1]
+            world.witness.disk_failed()
             raise OSError(5, "input/output error")

@@ -59,6 +59,7 @@ class Witness:
         self._nested: dict[str, int] = {}  # by shard: deaths in a row during recovery
         self._newest: dict[tuple[str, str], int] = {}  # by sender and receiver: order of the newest message that came
         self._replied: dict[tuple[str, str], tuple[Kind, Status]] = {}  # by (transaction, step): the last durable answer
+        self._sent: set[str] = set()  # transactions of which a command has been sent
         self._held: dict[str, set[str]] = {}  # by service: transactions with a yes and no end
         self._unsynced_decision: tuple[int, int] | None = None  # its place in the log's journal, and who wrote it
 
@@ -112,9 +113,12 @@ class Witness:
         nested = self._nested[shard.role] = self._nested.get(shard.role, 0) + 1 if recovering else 0
         if nested == NESTED:
             self.marks.fire("9")
+        told = {answer.outcome.transaction for answer in self._world.answers}
         for txn in shard.open:
-            begun = log is not None and txn.id in log.transactions
-            for row in _died_with(txn, begun=begun, decided=self._world.decisions.get(txn.id) is not None):
+            begun, decided = log is not None and txn.id in log.transactions, txn.id in self._world.decisions
+            if decided and txn.id not in told:
+                self.marks.fire("6")
+            for row in _died_with(txn, begun=begun, sent=txn.id in self._sent, decided=decided):
                 self.marks.fire(row)
         for record in shard.unlogged:
             entry = log.transactions.get(record.transaction) if log is not None and isinstance(record, Ended) else None
@@ -233,6 +237,10 @@ class Witness:
         """A shard is asked about a transaction of a later epoch than its own."""
         self.marks.fire("10c")
 
+    def commanded(self, commands: Iterable[Command]) -> None:
+        """A shard has sent commands."""
+        self._sent.update([command.transaction for command in commands])
+
     def cancelling(self, txn: Transaction | None) -> None:
         """A caller cancels."""
         if txn is not None and txn.deciding is not None:
@@ -264,7 +272,7 @@ class Witness:
         """A service that had done something is started anew."""
         self.marks.fire("24")
 
-    def commanded(self, command: Command, asked: Sequence[tuple[str, str]]) -> None:
+    def arrived_while_asking(self, command: Command, asked: Sequence[tuple[str, str]]) -> None:
         """A message comes to a service, some of whose prepares wait for somebody outside."""
         if command.kind is Kind.ROLLBACK and (command.transaction, command.step) in asked:
             self.marks.fire("50c")
@@ -333,25 +341,23 @@ class Witness:
         return log is not None and any(not entry.ended for entry in log.transactions.values())
 
 
-def _died_with(txn: Transaction, *, begun: bool, decided: bool) -> Iterable[str]:
+def _died_with(txn: Transaction, *, begun: bool, sent: bool, decided: bool) -> Iterable[str]:
     """The rows that a shard's death is, as far as one open transaction tells.
 
     Args:
         txn: as the shard held it.
         begun: whether its Begun is durable.
+        sent: whether any command of it was sent, by whomever.
         decided: whether its decision is.
     """
-    steps = [progress for progress in txn.steps.values() if not progress.step.after_commit]
+    phases = {progress.phase for progress in txn.steps.values() if not progress.step.after_commit}
     if not begun:
         yield "1"
-    elif decided and txn.waiters:
-        yield "6"
-    elif txn.state is State.PREPARING and txn.deciding is not None:
-        if txn.deciding.decision is Decision.COMMIT and not decided:
-            yield "4"
     elif txn.state is State.PREPARING and not decided:
-        yield "2" if all(progress.phase is Phase.WAITING for progress in steps) else "3"
-    phases = {progress.phase for progress in steps}
+        if txn.deciding is None:
+            yield "3" if sent else "2"
+        elif txn.deciding.decision is Decision.COMMIT:
+            yield "4"
     if txn.state in (State.COMMITTING, State.ABORTING) and {Phase.DONE, Phase.FINISHING} <= phases:
         yield "7"
 

@@ -62,7 +62,7 @@ def test_kill_of_a_role_in_mid_flight(shop: Shop, role: str) -> None:
     assert totals["units_sold"] - earlier["units_sold"] == 2 * (ORDERS + 20)
 
 
-def test_everything_killed_at_once_recovers_without_anyone_calling(shop: Shop) -> None:
+def test_everything_killed_at_once_recovers_without_anyone_calling(shop: Shop, occurred) -> None:
     earlier = shop.audit()
     handles = [shop.client.submit("place_order", order(f"all-{n}")) for n in range(ORDERS)]
     handles[0].outcome(60)
@@ -70,6 +70,7 @@ def test_everything_killed_at_once_recovers_without_anyone_calling(shop: Shop) -
         os.kill(pid, signal.SIGKILL)
     assert all(handle.outcome(60).committed for handle in handles)
     assert shop.audit()["committed"] - earlier["committed"] == ORDERS
+    occurred("85")
 
 
 def test_a_restarted_shard_finishes_what_nobody_waits_for(shop_of: Callable[..., Shop]) -> None:

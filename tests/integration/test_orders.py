@@ -87,13 +87,14 @@ def test_cancel_of_an_undecided_order(shop_of: Callable[..., Shop]) -> None:
     assert cancelled.transaction == outcome.transaction
 
 
-def test_cancel_that_overtakes_its_submit(shop: Shop) -> None:
+def test_cancel_that_overtakes_its_submit(shop: Shop, occurred) -> None:
     before = shop.audit()
     cancelled = shop.client.cancel(key="early").outcome(30)
     assert cancelled.code == "E_CANCELLED"
     outcome = shop.client.submit("place_order", order(), key="early").outcome(30)
     assert (outcome.transaction, outcome.status) == (cancelled.transaction, OutcomeKind.ABORTED)
     assert change(before, shop.audit()) == {}
+    occurred("47b")
 
 
 def test_cancel_after_the_decision_tells_which(shop: Shop) -> None:
@@ -109,7 +110,7 @@ def test_unknown_transactions_are_definite(shop: Shop) -> None:
         assert caught.value.code == "E_UNKNOWN"
 
 
-def test_one_key_submitted_fifty_times_at_once_runs_once(shop: Shop) -> None:
+def test_one_key_submitted_fifty_times_at_once_runs_once(shop: Shop, occurred) -> None:
     before, data = shop.audit(), order("fifty")
     with ThreadPoolExecutor(50) as threads:
         handles = list(threads.map(lambda _: shop.client.submit("place_order", data, key="fifty"), range(50)))
@@ -120,13 +121,15 @@ def test_one_key_submitted_fifty_times_at_once_runs_once(shop: Shop) -> None:
         shop.client.submit("place_order", order("fifty", quantity=9), key="fifty").outcome(30)
     assert caught.value.code == "E_KEY_CONFLICT"
     assert change(before, shop.audit())["units_sold"] == 2
+    occurred("44")
 
 
-def test_the_same_order_under_a_new_key_is_refused_by_its_services(shop: Shop) -> None:
+def test_the_same_order_under_a_new_key_is_refused_by_its_services(shop: Shop, occurred) -> None:
     assert shop.client.submit("place_order", order("twice"), key="a").outcome(30).committed
     outcome = shop.client.submit("place_order", order("twice"), key="b").outcome(30)
     assert outcome.status is OutcomeKind.ABORTED
     assert outcome.code.startswith("DUPLICATE")
+    occurred("46")
 
 
 async def test_handles_are_awaitable(shop: Shop) -> None:
@@ -144,7 +147,7 @@ def test_waiting_that_times_out_is_indefinite_and_can_be_repeated(shop_of: Calla
     assert handle.outcome(30).committed
 
 
-def test_overload_is_refused_with_a_time_to_come_back(shop_of: Callable[..., Shop]) -> None:
+def test_overload_is_refused_with_a_time_to_come_back(shop_of: Callable[..., Shop], occurred) -> None:
     shop = shop_of(Settings(open_transactions_max=5, faults={"shipping": FaultSettings(latency_ms=2_000)}))
     shop.audit()  # at rest: nothing is open
     handles = [shop.client.submit("place_order", order()) for _ in range(30)]
@@ -156,6 +159,7 @@ def test_overload_is_refused_with_a_time_to_come_back(shop_of: Callable[..., Sho
             codes.append(error.code)
             assert error.retry_after_ms > 0
     assert (codes.count("E_OVERLOADED"), codes.count("COMMITTED")) == (25, 5)
+    occurred("73")
 
 
 BAD = [
@@ -179,9 +183,10 @@ def test_bad_input_is_refused_at_the_border(change: dict, names: str) -> None:
 
 
 @pytest.mark.parametrize("key", ["", "x" * 10_240, "\ud800"])
-def test_bad_keys_are_refused_at_the_border(shop: Shop, key: str) -> None:
+def test_bad_keys_are_refused_at_the_border(shop: Shop, key: str, occurred) -> None:
     before = shop.audit()
     with pytest.raises(DefiniteError) as caught:
         shop.client.submit("place_order", order(), key=key)
     assert caught.value.code == "E_INVALID_KEY"
     assert change(before, shop.audit()) == {}
+    occurred("48")

@@ -108,7 +108,7 @@ with connect(data) as client:
 """
 
 
-def test_everything_killed_under_load_and_up_again(raytx, tmp_path):
+def test_everything_killed_under_load_and_up_again(raytx, tmp_path, occurred):
     raytx.up()
     plenty = {"stock": [{"sku": "A1", "quantity": 6_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000}]}
     raytx("submit", "-", "--saga", "open_books", given=json.dumps(plenty))
@@ -144,9 +144,10 @@ def test_everything_killed_under_load_and_up_again(raytx, tmp_path):
     assert not Path(record.temp_dir).exists()
     assert not raytx.json("down")["stopped"]
     assert raytx.json("audit")["committed"] == audit["committed"]
+    occurred("83")
 
 
-def test_a_head_that_loses_a_server_is_started_anew(raytx):
+def test_a_head_that_loses_a_server_is_started_anew(raytx, occurred):
     raytx.up()
     record = raytx.directory.record()
     raylet = next(p for p in record.processes if Path(f"/proc/{p.pid}/comm").read_text().strip() == "raylet")
@@ -158,6 +159,7 @@ def test_a_head_that_loses_a_server_is_started_anew(raytx):
     assert status["healthy"]
     assert status["deployment"]["pid"] == record.owner.pid
     assert gone(record.processes)
+    occurred("82")
 
 
 def test_foreground_with_an_app_beside_the_user(raytx, tmp_path, monkeypatch):
@@ -176,7 +178,7 @@ def test_foreground_with_an_app_beside_the_user(raytx, tmp_path, monkeypatch):
     assert raytx.json("audit")["ok"]
 
 
-def test_a_lost_database_is_refused_and_nothing_stays(raytx):
+def test_a_lost_database_is_refused_and_nothing_stays(raytx, occurred):
     raytx.directory.prepare()
     raytx.directory.create_databases(shop, create_log)
     raytx.directory.service_path("payment").unlink()
@@ -184,3 +186,4 @@ def test_a_lost_database_is_refused_and_nothing_stays(raytx):
     assert done.returncode == 2
     assert "error E_STORE_REFUSED: " in done.stderr
     assert raytx.directory.running() is None
+    occurred("69")

@@ -69,7 +69,7 @@ def test_a_crash_at_any_point_loses_nothing(told: tuple[Story, list[State]], pow
 @pytest.mark.parametrize("applied", [True, False], ids=["applied", "not applied"])
 @pytest.mark.parametrize("operation", ["sync", "write"])
 def test_a_failed_write_or_sync_and_a_power_loss_soon_after_lose_nothing(
-    told: tuple[Story, list[State]], operation: str, applied: bool,
+    told: tuple[Story, list[State]], operation: str, applied: bool, occurred,
 ) -> None:
     story, states = told
     count = sum(found == operation for _, found in points_of(story, states))
@@ -77,6 +77,7 @@ def test_a_failed_write_or_sync_and_a_power_loss_soon_after_lose_nothing(
     for number in range(0, count, 1 if operation == "sync" else 5):
         struck += fail_once(TEMPLATE.fork(number), story, states, operation, number, applied=applied)
     assert struck > 8
+    occurred("57")
 
 
 def fail_once(

@@ -11,7 +11,7 @@ from chaos import flip_bytes
 from chaos.flip_bytes import CLASSES, damages, judge, subjects, sweep
 
 
-def test_no_damage_is_silent() -> None:
+def test_no_damage_is_silent(occurred) -> None:
     counted, silent = sweep(997, 1)
     assert silent == []
     classes = sum((count for kinds in counted.values() for count in kinds.values()), Counter())
@@ -21,6 +21,7 @@ def test_no_damage_is_silent() -> None:
     for store in ("log killed", "service killed"):
         assert counted[store]["wal cut"]["refused"] > 3
         assert counted[store]["mark flipped"]["harmless"] == counted[store]["mark flipped"].total()
+    occurred("41", "55", "56")
 
 
 def test_silence_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,7 @@ def worlds() -> tuple[World, dict[str, ServiceModel]]:
 
 
 @pytest.mark.parametrize("turns", list(product("12", repeat=8))[::5])
-def test_opposite_orders_end_without_waiting_for_each_other(turns) -> None:
+def test_opposite_orders_end_without_waiting_for_each_other(turns, occurred) -> None:
     """Both directions share the services; whichever interleaving of their messages, both end at once."""
     one, services = worlds()
     other = World(order("b", "a"), services)
@@ -66,3 +66,4 @@ def test_opposite_orders_end_without_waiting_for_each_other(turns) -> None:
     assert Counter(told)[OutcomeStatus.COMMITTED] <= 1
     for service in services.values():
         assert sum(holds(row) for row in service.rows.values()) == Counter(told)[OutcomeStatus.COMMITTED]
+    occurred("79")

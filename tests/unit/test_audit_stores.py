@@ -141,7 +141,7 @@ def test_damage_that_stops_the_services_own_checks_is_named_all_the_same(shop: S
     assert "inventory: its checks failed with ValueError" in texts[2]
 
 
-def test_a_service_restored_from_an_older_copy(shop: Shop, tmp_path: Path) -> None:
+def test_a_service_restored_from_an_older_copy(shop: Shop, tmp_path: Path, occurred) -> None:
     path = DataDirectory(shop.path).service_path("payment")
     shop.stores["payment"].close()
     shutil.copy(path, tmp_path / "older.sqlite")
@@ -157,6 +157,7 @@ def test_a_service_restored_from_an_older_copy(shop: Shop, tmp_path: Path) -> No
     assert report.worst_violation is not None
     assert (report.by_check["atomicity"], report.worst_violation.text) == (
         1, "step 'authorize' at payment is without a row, but the log says COMMITTED")
+    occurred("94")
 
 
 def test_a_missing_database_is_refused_unless_it_never_was(shop: Shop) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import msgspec
 import pytest
 from pydantic import BaseModel, StrictInt
@@ -20,6 +22,7 @@ from orchestrator.protocol.identifiers import (
 )
 from orchestrator.protocol.messages import Kind, OutcomeStatus, Reply, Status, SubmitRequest
 from orchestrator.protocol.records import AppendResult, AppendStatus, Begun, Decided, Decision, Parked, State, StoredTransaction
+from orchestrator.protocol.retry import RetryPolicy
 from orchestrator.protocol.transaction import TRANSITIONS, Event, Transaction
 from orchestrator.saga import Saga, Step, encode_plain
 
@@ -139,7 +142,7 @@ def done(effects: Effects, core: Coordinator, now_ms: int = 1_001) -> Effects:
     return core.appended([(r, AppendResult(AppendStatus.STORED)) for r in effects.records], now_ms)
 
 
-def test_suspects_are_tried_one_at_a_time_and_innocent_ones_go_on() -> None:
+def test_suspects_are_tried_one_at_a_time_and_innocent_ones_go_on(occurred) -> None:
     core = core_of(quarantine_after=2)
     effects = core.adopt({5: 2}, [stored(1, recoveries=2), stored(2, recoveries=2), stored(3, recoveries=1)], 1_000)
     assert {c.transaction for c in effects.commands["s"]} == {stored(3).begun.transaction}
@@ -150,6 +153,7 @@ def test_suspects_are_tried_one_at_a_time_and_innocent_ones_go_on() -> None:
     effects = core.tick(5_000)  # it survived its trial
     assert [(r.transaction, r.code) for r in effects.records] == [
         (stored(1).begun.transaction, ""), (stored(2).begun.transaction, "E_SUSPECT")]
+    occurred("75")
 
 
 def test_a_suspect_is_not_driven_before_its_mark_is_durable() -> None:
@@ -159,7 +163,7 @@ def test_a_suspect_is_not_driven_before_its_mark_is_durable() -> None:
     assert core.appended([(mark, AppendResult(AppendStatus.STORED))], 1_002).commands
 
 
-def test_who_was_tried_alone_when_the_shard_crashed_is_quarantined_for_good() -> None:
+def test_who_was_tried_alone_when_the_shard_crashed_is_quarantined_for_good(occurred) -> None:
     core = core_of(quarantine_after=2)
     mark = Parked(stored(1).begun.transaction, "", "E_SUSPECT", "", 1)
     effects = core.adopt({5: 2}, [stored(1, recoveries=1, parked=[mark])], 1_000)
@@ -170,6 +174,7 @@ def test_who_was_tried_alone_when_the_shard_crashed_is_quarantined_for_good() ->
     effects = again.adopt({5: 2}, [stored(1, recoveries=1, parked=[sticky])], 1_000)
     assert not effects.commands
     assert effects.records[0].decision is Decision.ABORT
+    occurred("75")
 
 
 def test_a_repeat_of_an_accepted_submit_is_never_refused() -> None:
@@ -249,12 +254,13 @@ def test_cancel_of_an_undeployed_saga_does_not_end_it() -> None:
     assert core.open_count == 1
 
 
-def test_a_saga_that_is_not_deployed_is_parked_not_dropped() -> None:
+def test_a_saga_that_is_not_deployed_is_parked_not_dropped(occurred) -> None:
     core = core_of()
     begun = Begun(make_id(900, 5, 1, 1), "q", b"x", "sample", 99, encode_plain({}), 900, 90_000, 30_000)
     effects = core.adopt({5: 2}, [StoredTransaction(begun, State.PREPARING)], 1_000)
     assert effects.records[0].code == "E_UNKNOWN_SAGA"
     assert core.open_count == 1
+    occurred("87")
 
 
 def test_cancel_of_an_unknown_id_is_looked_up_and_writes_nothing() -> None:
@@ -286,3 +292,46 @@ def test_every_cell_of_the_transition_table(state: State, event: Event) -> None:
         with pytest.raises(InvariantViolation):
             txn.move(event)
         assert txn.state is state
+
+
+def test_a_compensation_that_fails_for_ever_is_parked_and_asked_for_again_and_again(occurred) -> None:
+    policy = RetryPolicy(attempts_max=3, backoff_ms_max=7_000)
+    core = core_of(saga(steps=[Step(name="a", service="s", request=lambda _: {}, compensation="undo", finish_retry=policy)]))
+    decided = Decided(stored(1).begun.transaction, Decision.ABORT, 5, "OUT_OF_STOCK")
+    effects = core.adopt({5: 2}, [msgspec.structs.replace(stored(1), state=State.ABORTING, decided=decided)], 1_000)
+    now_ms, asked, parked = 1_000, [], []
+    while len(asked) < 20:
+        parked += [record for record in effects.records if isinstance(record, Parked)]
+        commands = effects.commands.get("s", [])
+        asked += [now_ms for _ in commands]
+        failures = [Reply(c.transaction, "a", c.kind, c.attempt, Status.ERROR, "E_SERVICE_ERROR", "boom") for c in commands]
+        if failures:
+            effects = core.receive(failures, now_ms)
+            continue
+        now_ms = core.next_due_ms
+        effects = core.tick(now_ms)
+    (mark,) = parked
+    assert (mark.step, mark.code) == ("a", "E_SERVICE_ERROR")
+    assert [later - sooner for sooner, later in pairwise(asked)][2:] == [7_000] * 17
+    assert core.open_count == 1
+    ended = core.receive([Reply(decided.transaction, "a", Kind.ROLLBACK, 99, Status.ACK)], now_ms).records
+    assert [type(record).__name__ for record in ended] == ["Parked", "Ended"]
+    occurred("76")
+
+
+def test_a_transaction_goes_on_by_the_version_that_it_began_with(occurred) -> None:
+    old = saga()
+    new = saga(version=2, steps=[Step(name="b", service="other", request=lambda _: {}, compensation="undo")])
+    core = Coordinator({("sample", 1): old, ("sample", 2): new}, open_max=10)
+    effects = core.adopt(dict.fromkeys(range(256), 2), [stored(1)], 1_000)
+    assert [command.step for command in effects.commands.pop("s")] == ["a"]
+    assert not effects.commands
+    (begun,) = submit(core).records
+    assert begun.version == 2
+    assert list(core.appended([(begun, AppendResult(AppendStatus.STORED))], 1_001).commands) == ["other"]
+    back = Coordinator({("sample", 1): old}, open_max=10)  # the old version is deployed again
+    later = msgspec.structs.replace(stored(2), begun=msgspec.structs.replace(stored(2).begun, version=2))
+    parked = back.adopt(dict.fromkeys(range(256), 3), [stored(1), later], 1_002)
+    assert [command.transaction for command in parked.commands["s"]] == [stored(1).begun.transaction]
+    assert [(record.transaction, record.code) for record in parked.records] == [(later.begun.transaction, "E_UNKNOWN_SAGA")]
+    occurred("87")

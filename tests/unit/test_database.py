@@ -84,11 +84,12 @@ def test_a_creation_that_was_cut_short_is_resumed(tmp_path: Path) -> None:
     OwnedDatabase(path, "shop", "run").close()
 
 
-def test_a_lost_database_is_never_created_anew(path: Path) -> None:
+def test_a_lost_database_is_never_created_anew(path: Path, occurred) -> None:
     OwnedDatabase(path, "shop", "run").close()
     path.unlink()
     with pytest.raises(DefiniteError, match=r"E_STORE_REFUSED.*it had 1 commits"):
         create_database(path, SCHEMA, "shop")
+    occurred("25", "69")
 
 
 def test_a_lost_database_with_its_write_ahead_log_is_never_created_anew(tmp_path: Path) -> None:
@@ -139,7 +140,7 @@ def test_rollback_leaves_nothing(path: Path) -> None:
     assert items(path) == []
 
 
-def test_a_successor_fences_the_first_owner(path: Path) -> None:
+def test_a_successor_fences_the_first_owner(path: Path, occurred) -> None:
     """The lock is bypassed: as if the file lay on a file system whose locks do not hold."""
     first = OwnedDatabase(path, "shop", "run")
     path.with_name(path.name + ".lock").unlink()
@@ -150,6 +151,7 @@ def test_a_successor_fences_the_first_owner(path: Path) -> None:
     first.connection.close()
     second.close()
     assert items(path) == ["pen"]
+    occurred("66")
 
 
 def test_this_process_does_not_own_a_database_twice(path: Path) -> None:
@@ -229,7 +231,7 @@ def test_reading_what_is_missing_or_no_database_is_refused(tmp_path: Path) -> No
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["text"]
 
 
-def test_an_older_copy_is_refused(path: Path, tmp_path: Path) -> None:
+def test_an_older_copy_is_refused(path: Path, tmp_path: Path, occurred) -> None:
     database = OwnedDatabase(path, "shop", "run")
     put(database, "pen")
     copy_of(path, tmp_path / "old.sqlite")
@@ -237,6 +239,7 @@ def test_an_older_copy_is_refused(path: Path, tmp_path: Path) -> None:
     database.close()
     copy_of(tmp_path / "old.sqlite", path)
     assert "an older copy: it ends at commit 2, its mark at 3" in refusal(path)
+    occurred("25")
 
 
 def test_a_database_without_its_mark_is_refused(path: Path) -> None:

@@ -74,13 +74,14 @@ def test_a_place_that_cannot_be_written(path):
     assert code_of(DataDirectory(path).prepare)[0] == "E_DATA_DIR"
 
 
-def test_one_deployment_at_a_time(directory):
+def test_one_deployment_at_a_time(directory, occurred):
     lock = directory.lock()
     code, message = code_of(directory.lock)
     assert code == "E_DATA_DIR_IN_USE"
     assert f"process {os.getpid()}" in message
     lock.release()
     directory.lock().release()
+    occurred("86")
 
 
 def test_the_lock_of_a_killed_process_is_free(directory):

@@ -60,12 +60,13 @@ class FailingLock(RealFiles):
     (errno.EACCES, "give its directory and files back"), (errno.EROFS, "make the file system writable"),
     (errno.EMFILE, "raise the process's limit of open files"), (errno.ENFILE, "raise the system's limit"),
 ])
-def test_the_reason_and_the_remedy_are_told(path: Path, error: int, remedy: str) -> None:
+def test_the_reason_and_the_remedy_are_told(path: Path, error: int, remedy: str, occurred) -> None:
     before = contents(path)
     told = refusal(path, files=FailingLock(error))
     assert os.strerror(error) in told
     assert remedy in told
     assert contents(path) == before
+    occurred("59")
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
@@ -74,7 +75,7 @@ def test_what_may_be_over_soon_is_no_refusal(path: Path, error: int) -> None:
         OwnedDatabase(path, "shop", "run", files=FailingLock(error))
 
 
-def test_without_a_file_descriptor_nothing_is_opened(path: Path) -> None:
+def test_without_a_file_descriptor_nothing_is_opened(path: Path, occurred) -> None:
     before = contents(path)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = []
@@ -104,6 +105,7 @@ def test_without_a_file_descriptor_nothing_is_opened(path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert contents(path).keys() == before.keys()
     OwnedDatabase(path, "shop", "run").close()
+    occurred("59")
 
 
 def test_a_directory_that_may_not_be_written_is_told(path: Path) -> None:

@@ -36,7 +36,7 @@ class Silent:
         return b""
 
 
-def test_a_client_holds_no_more_than_it_may() -> None:
+def test_a_client_holds_no_more_than_it_may(occurred) -> None:
     conversation = Conversation(1, lambda _: Silent(), waiting_max=OPEN_MAX)
     tracemalloc.start()
     refused = 0
@@ -54,9 +54,10 @@ def test_a_client_holds_no_more_than_it_may() -> None:
     conversation.close()
     assert refused == FLOOD - OPEN_MAX
     assert grown < GROWTH_BYTES_MAX
+    occurred("73")
 
 
-def test_a_shard_takes_as_many_as_it_may_and_refuses_the_rest_for_a_fraction_of_the_cost() -> None:
+def test_a_shard_takes_as_many_as_it_may_and_refuses_the_rest_for_a_fraction_of_the_cost(occurred) -> None:
     core = Coordinator({("s", 1): SAGA}, open_max=OPEN_MAX)
     core.adopt(dict.fromkeys(range(256), 1), [], 0)
     spent_s = {True: 0.0, False: 0.0}
@@ -75,3 +76,4 @@ def test_a_shard_takes_as_many_as_it_may_and_refuses_the_rest_for_a_fraction_of_
     assert core.open_count + refused == FLOOD
     per_refusal_us = spent_s[True] / (refused - BATCH) * 1e6
     assert per_refusal_us < 200  # 15 where nothing else runs; begun, prepared, decided and finished it is 400 and more
+    occurred("73")

@@ -106,12 +106,13 @@ async def test_services_report_their_databases(log: TransactionLog) -> None:
     encode(AppendRequest(99, 0, "first", 1, [])),
     encode(AppendRequest(1, 0, "first", 1, [EpochRecord(1, Begun("short", "k", b"", "", 0, b"", 0, 0, 0))])),
 ])
-async def test_a_malformed_append_harms_nobody_else(log: TransactionLog, payload: bytes) -> None:
+async def test_a_malformed_append_harms_nobody_else(log: TransactionLog, payload: bytes, occurred) -> None:
     with pytest.raises(DefiniteError, match="E_INVALID_INPUT"):
         await log.append(payload)
     with pytest.raises(msgspec.DecodeError):
         await log.append(b"\xc1")
     assert len((await begin(log)).results) == 1
+    occurred("41")
 
 
 async def test_a_refused_database_is_told_and_nothing_else_answered(tmp_path: Path) -> None:

@@ -227,7 +227,7 @@ def test_verify_finds(path: Path, damage: list[str], problem: str) -> None:
     reader.close()
 
 
-def test_verify_finds_a_flipped_byte_anywhere_in_a_record(path: Path) -> None:
+def test_verify_finds_a_flipped_byte_anywhere_in_a_record(path: Path, occurred) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     (data,) = connection.execute("SELECT data FROM records WHERE sequence = 2").fetchone()
     for place in range(len(data)):
@@ -238,6 +238,7 @@ def test_verify_finds_a_flipped_byte_anywhere_in_a_record(path: Path) -> None:
         assert "record 2 is damaged: its checksum does not fit" in reader.verify()
         reader.close()
     connection.close()
+    occurred("56")
 
 
 def test_verify_stops_after_many_problems(path: Path) -> None:

@@ -118,7 +118,7 @@ def test_the_watermark_catches_up_once_what_held_it_has_ended(log: Log) -> None:
     assert log.store.watermark_ms == NOW + 52_000
 
 
-def test_purging_forgets_what_ended_before_the_watermark(log: Log) -> None:
+def test_purging_forgets_what_ended_before_the_watermark(log: Log, occurred) -> None:
     log.retention_ms = 10_000
     log.reopen()
     log.take()
@@ -138,6 +138,7 @@ def test_purging_forgets_what_ended_before_the_watermark(log: Log) -> None:
     connection.close()
     log.reopen()
     assert log.store.last_record == 51
+    occurred("91")
 
 
 @pytest.fixture
@@ -171,15 +172,18 @@ def problems(log: Log) -> list[str]:
     return found
 
 
-def test_a_parked_transaction_keeps_its_own_records_and_no_others(compacted: tuple[Log, str]) -> None:
+def test_a_parked_transaction_keeps_its_own_records_and_no_others(compacted: tuple[Log, str], occurred) -> None:
     log, parked = compacted
     assert sequences(log) == [1, 2, 3, 34]
     assert problems(log) == []
     reader = LogReader(log.path)
     assert len(reader.history(parked)) == 3
     reader.close()
+    live = log.take().open
     log.reopen()
+    assert log.take().open == live
     assert [found.begun.key for found in log.take("second").open] == ["parked", "young"]
+    occurred("64")
 
 
 def test_records_that_were_kept_go_with_their_transaction(compacted: tuple[Log, str]) -> None:

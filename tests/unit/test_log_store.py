@@ -185,7 +185,7 @@ def test_parked_steps_come_and_go_and_are_not_repeated(log: Log) -> None:
     assert log.take("third").open[0].parked == []
 
 
-def test_a_cancel_binds_an_unknown_key_to_an_aborted_transaction(log: Log) -> None:
+def test_a_cancel_binds_an_unknown_key_to_an_aborted_transaction(log: Log, occurred) -> None:
     log.take()
     txn, late = log.id(), log.id()
     result = only(log.append(CancelledKey(txn, "k", NOW)))
@@ -196,6 +196,7 @@ def test_a_cancel_binds_an_unknown_key_to_an_aborted_transaction(log: Log) -> No
     assert submit.status is AppendStatus.BOUND
     assert submit.stored is not None
     assert (submit.stored.begun.transaction, submit.stored.state) == (txn, State.ABORTED)
+    occurred("47b")
 
 
 def test_a_cancel_of_a_known_key_is_told_of_its_transaction(log: Log) -> None:
@@ -255,12 +256,13 @@ def test_partitions_move_between_shards(log: Log) -> None:
     assert log.store.owner(8) == (0, 1, "first")
 
 
-def test_a_services_database_may_not_fall_behind_what_it_reported(log: Log) -> None:
+def test_a_services_database_may_not_fall_behind_what_it_reported(log: Log, occurred) -> None:
     assert log.store.register_store("payment", "u1", 5) == ""
     assert log.store.register_store("payment", "u1", 7) == ""
     log.reopen()
     assert "older copy: it ends at commit 6, it had 7" in log.store.register_store("payment", "u1", 6)
     assert "another one" in log.store.register_store("payment", "u2", 8)
+    occurred("25")
 
 
 def test_memory_is_read_anew_after_a_failed_turn(log: Log) -> None:

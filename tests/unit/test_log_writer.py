@@ -172,7 +172,7 @@ async def test_an_error_while_answering_is_of_unknown_outcome_too(monkeypatch: p
 
 
 @pytest.mark.parametrize("error", [sqlite_error(sqlite3.SQLITE_IOERR), OSError(5, "no mark"), ValueError("a bug")])
-async def test_an_error_of_unknown_outcome_answers_nobody(error: BaseException) -> None:
+async def test_an_error_of_unknown_outcome_answers_nobody(error: BaseException, occurred) -> None:
     store = GatedStore()
     writer, failures, failed = make(store)
     store.error = error
@@ -182,3 +182,4 @@ async def test_an_error_of_unknown_outcome_answers_nobody(error: BaseException) 
     assert failures == [error]
     assert not future.done()
     writer.close()
+    occurred("67")

@@ -80,7 +80,7 @@ def answer(command: Command) -> Reply:
     return Reply(command.transaction, command.step, command.kind, command.attempt, status)
 
 
-def test_a_hundred_thousand_open_transactions_are_driven_in_bounded_portions_and_all_end() -> None:
+def test_a_hundred_thousand_open_transactions_are_driven_in_bounded_portions_and_all_end(occurred) -> None:
     world = Deployment()
     commit, abort = Decision.COMMIT, Decision.ABORT
     world.adopt([
@@ -96,6 +96,7 @@ def test_a_hundred_thousand_open_transactions_are_driven_in_bounded_portions_and
     assert committed == {stored(n).begun.transaction for n in (*range(40_000), *range(60_000, 90_000))}
     codes = {world.decided[stored(n).begun.transaction].code for n in range(40_000, 60_000)}
     assert codes == {"E_TIMEOUT"}
+    occurred("54")
 
 
 def test_what_is_decided_comes_first_then_by_deadline() -> None:

@@ -90,9 +90,10 @@ def test_one_payment_an_order(bench):
 
 
 @pytest.mark.parametrize("amount", [-1, True, 1.0, 9.99, float("nan"), "5", None, 10**13 + 1])
-def test_money_is_whole_minor_units(bench, amount):
+def test_money_is_whole_minor_units(bench, amount, occurred):
     with pytest.raises(DefiniteError, match="E_INVALID_INPUT: amount_minor"):
         bench.prepare("t1", "authorize", authorize("o1", amount))
+    occurred("49")
 
 
 @pytest.mark.parametrize("currency", ["gbp", "GB", "GBPX", "", 826])

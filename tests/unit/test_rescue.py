@@ -180,7 +180,7 @@ def test_readers_do_not_fold_what_failed_and_wait_for_a_copy() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_directory_that_was_not_synced_is_noticed_though_sqlite_does_not(seed: int) -> None:
+def test_a_directory_that_was_not_synced_is_noticed_though_sqlite_does_not(seed: int, occurred) -> None:
     """The name of a new write-ahead log was lost with everything in it; SQLite ignores how that sync ends."""
     disk = new_disk(seed)
     disk.fail("sync_directory", errno.EIO, times=2, applied=False)
@@ -192,6 +192,7 @@ def test_a_directory_that_was_not_synced_is_noticed_though_sqlite_does_not(seed:
     disk.power_loss()
     opened(disk).close()
     assert items(PATH, disk.files) == ["pen"]
+    occurred("62")
 
 
 @pytest.mark.parametrize(("error", "expected"), [

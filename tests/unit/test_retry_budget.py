@@ -92,7 +92,7 @@ class Deployment:
 
 
 @pytest.mark.parametrize("answer", [None, Status.ERROR, Status.NOT_YET])
-def test_an_ill_service_is_not_stormed_and_goodput_recovers_at_once(answer: Status | None) -> None:
+def test_an_ill_service_is_not_stormed_and_goodput_recovers_at_once(answer: Status | None, occurred) -> None:
     world = Deployment()
     world.run(2, "order")
     healthy = world.sent[1]["pay"]
@@ -110,6 +110,7 @@ def test_an_ill_service_is_not_stormed_and_goodput_recovers_at_once(answer: Stat
     world.run(3)
     assert world.core.open_count == 0  # ... and the old ones soon after
     assert healthy == 2 * first_attempts
+    occurred("72")
 
 
 def test_a_budget_lets_isolated_failures_be_repeated_at_once() -> None:
@@ -136,7 +137,7 @@ def test_what_is_postponed_is_spread() -> None:
     assert policy.postponed_ms(5_000, "t1") == policy.postponed_ms(5_000, "t1")
 
 
-def test_transactions_that_do_not_need_a_stopped_service_go_on() -> None:
+def test_transactions_that_do_not_need_a_stopped_service_go_on(occurred) -> None:
     world = Deployment(open_max=1_600)
     world.run(2, "order", "count")
     world.ill = {"pay"}
@@ -149,6 +150,7 @@ def test_transactions_that_do_not_need_a_stopped_service_go_on() -> None:
     world.ill = set()
     world.run(5, "order", "count")
     assert world.committed("order", 26) >= 0.95 * offered
+    occurred("70")
 
 
 def test_a_refusal_because_of_a_service_names_it() -> None:

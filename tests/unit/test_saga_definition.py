@@ -40,11 +40,12 @@ def saga(*steps: Step, **more) -> Saga:
     (lambda: saga(step("a"), version=True), "version"),
     (lambda: saga(step("a"), deadline_ms=86_400_001), "deadline_ms"),
 ])
-def test_definition_errors(make, says: str) -> None:
+def test_definition_errors(make, says: str, occurred) -> None:
     with pytest.raises(DefiniteError) as caught:
         make()
     assert caught.value.code == "E_SAGA_DEFINITION"
     assert says in caught.value.message
+    occurred("49")
 
 
 def test_layers_and_ancestors() -> None:

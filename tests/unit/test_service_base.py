@@ -306,7 +306,7 @@ def test_an_unknown_operation_is_a_no_and_a_perform_is_asked_again(rig):
     assert again.status is Status.ERROR
 
 
-def test_a_poisonous_item_is_alone(rig):
+def test_a_poisonous_item_is_alone(rig, occurred):
     replies = {r.transaction: r for r in rig.run(message(P, 1), message(P, 2, 13), message(P, 3))}
     assert [replies[txn(n)].status for n in (1, 2, 3)] == [Status.YES, Status.ERROR, Status.YES]
     poison = replies[txn(2)]
@@ -315,14 +315,16 @@ def test_a_poisonous_item_is_alone(rig):
     assert rig.state()["held"] == 20
     assert rig.state()["tried"] == 2
     assert (txn(2), "pay") not in rig.rows()
+    occurred("23")
 
 
-def test_commit_and_rollback_cross_is_a_violation_without_effect(rig):
+def test_commit_and_rollback_cross_is_a_violation_without_effect(rig, occurred):
     rig.run(message(P, 1), message(P, 2))
     rig.run(message(C, 1), message(R, 2))
     before = dict(rig.state())
     assert [r.status for r in rig.run(message(R, 1), message(C, 2), message(C, 3))] == [Status.VIOLATION] * 3
     assert dict(rig.state()) == before
+    occurred("34", "35")
 
 
 def test_perform_once(rig):
@@ -370,7 +372,7 @@ def test_a_malformed_id_harms_nobody(rig):
     assert replies[txn(1)].status is Status.YES
 
 
-def test_reopened_it_is_the_same(rig):
+def test_reopened_it_is_the_same(rig, occurred):
     rig.run(message(P, 1), message(P, 2), message(P, 3, 500))
     rig.run(message(C, 1))
     before, rows = dict(rig.state()), rig.rows()
@@ -381,6 +383,7 @@ def test_reopened_it_is_the_same(rig):
     assert rig.store.prepared_keys() == [(txn(2), "pay")]
     assert rig.run(message(C, 2))[0].status is Status.ACK
     assert rig.state()["balance"] == 80
+    occurred("24")
 
 
 def test_a_result_of_the_wrong_type_is_an_error(tmp_path):
@@ -405,3 +408,17 @@ def test_a_superseded_store_does_nothing(rig):
     with pytest.raises(SupersededError):
         rig.run(message(P))
     assert rig.rows() == {}
+
+
+def test_an_operation_that_was_removed_keeps_what_it_holds(rig, occurred):
+    rig.run(message(P))
+    remaining = {name: operation for name, operation in rig.service.bound.items() if name != "hold"}
+    rig.runner = BatchRunner("vault", remaining, rig.store)
+    for kind in (C, R):
+        reply = rig.run(message(kind))[0]
+        assert (reply.status, reply.code) == (Status.ERROR, "E_SERVICE_ERROR")
+        assert "no longer has the operation 'hold': deploy one that has" in reply.message
+    assert [row.state for row in rig.rows().values()] == ["PREPARED"]
+    rig.runner = BatchRunner("vault", rig.service.bound, rig.store)
+    assert rig.run(message(C))[0].status is Status.ACK
+    occurred("88")

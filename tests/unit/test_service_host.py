@@ -308,13 +308,14 @@ async def test_a_repeat_joins_the_asynchronous_part(rig_of):
     assert purse.asked == 1
 
 
-async def test_a_rollback_does_not_wait_for_it(rig_of):
+async def test_a_rollback_does_not_wait_for_it(rig_of, occurred):
     rig = rig_of()
     waiting = asyncio.create_task(rig.exchange(message(P, operation="slow"), sender="s0"))
     await until(lambda: purse.asked == 1)
     assert (await rig.one(message(R, operation="slow"), sender="s1")).status is Status.ACK
     (late,) = await waiting
     assert late.code == "E_LATE_PREPARE"
+    occurred("50c")
 
 
 @pytest.mark.parametrize("amount", [13, 14])
@@ -327,7 +328,7 @@ async def test_a_failed_asynchronous_part_is_transient(rig_of, amount):
     assert msgspec.msgpack.decode(await rig.host.describe(txn(1))) == []
 
 
-async def test_others_do_not_wait_for_a_slow_one(rig_of):
+async def test_others_do_not_wait_for_a_slow_one(rig_of, occurred):
     rig = rig_of()
     slow = asyncio.create_task(rig.exchange(message(P, 1, operation="slow")))
     await until(lambda: purse.asked == 1)
@@ -336,13 +337,15 @@ async def test_others_do_not_wait_for_a_slow_one(rig_of):
     assert [r.transaction for call in done for r in call.result()] == [txn(2)]
     purse.gate.set()
     await asyncio.wait([slow, quick], timeout=5, return_when=asyncio.FIRST_COMPLETED)
+    occurred("71")
 
 
-async def test_a_payload_that_is_no_batch_is_refused(rig_of):
+async def test_a_payload_that_is_no_batch_is_refused(rig_of, occurred):
     rig = rig_of()
     for payload in (b"\xc1", b"", encode(CommandBatch(99, "s", "a", []))):
         with pytest.raises(DefiniteError, match="E_INVALID_INPUT"):
             await rig.host.exchange(payload)
+    occurred("41")
 
 
 async def test_simulated_faults_are_applied(rig_of):
@@ -350,7 +353,7 @@ async def test_simulated_faults_are_applied(rig_of):
     assert (await rig.one(message(P))).code == "SIMULATED_DECLINE"
 
 
-async def test_an_old_prepare_is_never_run(rig_of):
+async def test_an_old_prepare_is_never_run(rig_of, occurred):
     rig = rig_of()
     await rig.one(message(P, 1), watermark_ms=500)
     reply = await rig.one(message(P, 2), watermark_ms=5_000)
@@ -359,6 +362,7 @@ async def test_an_old_prepare_is_never_run(rig_of):
     assert exempt.status is Status.YES
     told_later = await rig.one(message(P, 4), sender="shard-1", watermark_ms=6_000, exempt=[txn(4)])
     assert told_later.status is Status.YES
+    occurred("90")
 
 
 async def test_the_sequence_is_reported_again_once_it_changed(rig_of, monkeypatch):
