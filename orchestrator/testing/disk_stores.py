@@ -131,11 +131,15 @@ class DiskStores:
             reader.close()
         return iter([f"{found.check}: {found.text}" for found in report.examples])
 
-    def books(self) -> Books:
-        """What they hold now, at rest."""
+    def close(self) -> None:
+        """Every process gives its files up."""
         for name, disk in self.disks.items():
             disk.on_point = None
             disk.process_kill(_path(name))
+
+    def books(self) -> Books:
+        """What they hold now, at rest."""
+        self.close()
         return replace(
             self._books, disks=self.disks, decisions=dict(self._world.decisions), ended_ms=self._world.now_ms)
 

@@ -30,13 +30,17 @@ def findings(world: World) -> Iterator[Finding]:
     """Everything that is wrong with a world at rest."""
     log = world.stores.read_log()
     readers = {name: world.stores.read_service(name) for name in world.app.by_service}
-    yield from (("R", text) for text in world.stores.damages())
-    yield from _transitions(world)
-    yield from _atomicity(world, log, readers)
-    yield from _purged(world, log)
-    yield from _services(readers)
-    yield from _answers(world, log)
-    yield from _contents(world, log, readers)
+    try:
+        yield from (("R", text) for text in world.stores.damages())
+        yield from _transitions(world)
+        yield from _atomicity(world, log, readers)
+        yield from _purged(world, log)
+        yield from _services(readers)
+        yield from _answers(world, log)
+        yield from _contents(world, log, readers)
+    finally:
+        for reader in readers.values():
+            reader.close()
 
 
 def _transitions(world: World) -> Iterator[Finding]:

@@ -75,6 +75,7 @@ def run_schedule(
         _run(world, workload, seed)
     except ViolationError as error:
         violation = (error.guarantee, error.text)
+    world.stores.close()
     statuses = [told.outcome.status for told in world.answers]
     return Run(seed, options, chance.fired, statuses.count(OutcomeStatus.COMMITTED), statuses.count(OutcomeStatus.ABORTED),
                world.trace, violation, world.witness.marks)

@@ -29,7 +29,7 @@ class Simulator:
     """
 
     def __init__(self, workload: Workload, *, on_disk: bool = False) -> None:
-        self.workload = workload
+        self.workload, self.on_disk = workload, on_disk
         self.books = opened(workload.app, on_disk=on_disk)
 
     def run(self, seed: int, options: Options | None = None, without: Iterable[Draw] = ()) -> Run:
@@ -124,6 +124,8 @@ def explore(
         explored.faults += len(run.fired)
         explored.traces.add(run.digest)
         explored.marks.add(run.marks.counts)
+        if simulator.on_disk:
+            gc.collect(0)  # a world and its disks are large, and hang together in a circle
         explored.cpu_s = time.process_time() - began
         if run.violation is not None:
             explored.violation = run

@@ -48,6 +48,9 @@ class Stores(Protocol):
     def books(self) -> Books:
         """What they hold now, at rest, for other worlds to begin with."""
 
+    def close(self) -> None:
+        """Every process gives its files up."""
+
     def died(self, life: Life) -> None:
         """A process has died; power may have failed with it."""
 
@@ -114,6 +117,9 @@ class JournalStores:
         entries["log"] = (("_restored", self.read_log().snapshot(), 0),)
         return replace(
             self._books, entries=entries, decisions=dict(self._world.decisions), ended_ms=self._world.now_ms)
+
+    def close(self) -> None:
+        """A journal needs no closing."""
 
     def died(self, life: Life) -> None:
         """A process has died; power may have failed with it."""

@@ -123,6 +123,7 @@ class SimulatedConnection:
 
     def _close(self) -> None:
         with contextlib.suppress(apsw.Error, OSError):
+            self._connection.set_wal_hook(None)  # a circle through APSW, which the collector does not see
             self._connection.close()
 
     def _call(self, work: Callable[[], Any]) -> Any:
