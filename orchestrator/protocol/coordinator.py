@@ -278,7 +278,8 @@ class Coordinator:
                 answers.no_room(self._drive.effects, waiter)
             for joiner in joiners:
                 answers.not_ready(self._drive.effects, joiner.waiter)
-        elif result.stored is not None:
+        else:
+            assert result.stored is not None, result.status
             mine = [Joiner(waiter, record.fingerprint) for waiter in txn.waiters]
             self._recovery.answer(result.stored, [*mine, *joiners], self.watermark_ms)
 

@@ -129,9 +129,7 @@ class Drive:
 
     def due(self, txn: Transaction) -> None:
         """Some due time of the transaction has come: the deadline, or attempts to repeat."""
-        if not txn.begun_durable:
-            return
-        if txn.state is State.PREPARING and self.now_ms >= txn.deadline_ms:
+        if txn.state is State.PREPARING and txn.deciding is None and self.now_ms >= txn.deadline_ms:
             self._deadline(txn)
         if txn.deciding is None:
             for progress in txn.steps.values():
@@ -166,12 +164,11 @@ class Drive:
         self.effects.records.append(decided)
 
     def _send_prepare(self, txn: Transaction, progress: StepProgress) -> None:
-        if not progress.request:
-            try:
-                progress.request = build_request(txn, progress.step)
-            except Exception as error:  # noqa: BLE001 - user code
-                self._builder_failed(txn, progress, error)
-                return
+        try:
+            progress.request = build_request(txn, progress.step)
+        except Exception as error:  # noqa: BLE001 - user code
+            self._builder_failed(txn, progress, error)
+            return
         progress.phase = Phase.SENT
         self._send(txn, progress, Kind.PREPARE, progress.request)
 
@@ -196,9 +193,7 @@ class Drive:
             step.service, Command(txn.id, step.name, kind, progress.attempt, txn.epoch, step.operation, request))
 
     def _send_finish(self, txn: Transaction, progress: StepProgress, kind: Kind) -> None:
-        if progress.phase is not Phase.FINISHING:
-            progress.phase = Phase.FINISHING
-            progress.attempt = 0
+        progress.phase, progress.attempt = Phase.FINISHING, 0
         self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
 
     def _rollback_in_order(self, txn: Transaction, progress: StepProgress) -> None:
@@ -274,7 +269,7 @@ class Drive:
         if failing is not None:
             self._unavailable(txn, failing)
             return
-        first = pending[0] if pending else None
+        first = pending[0] if pending else None  # nobody is asked where the saga is not deployed
         waits = f" while step {first.step.name!r} waited for {first.step.service}" if first else ""
         self.decide_abort(
             txn, ErrorCode.TIMEOUT, f"not decided within {txn.begun.duration_ms} ms{waits}", first)

@@ -35,9 +35,6 @@ class Pacing:
         self._driven: list[tuple[Transaction, int]] = []
         self._next_ms = 0
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def hold(self, held: Iterable[Held]) -> None:
         """Have these wait for their turns."""
         self._waiting = deque(sorted([*self._waiting, *held], key=_urgency))
