@@ -165,6 +165,9 @@ class Shard:
                 break
             except IndefiniteError:
                 await asyncio.sleep(AGAIN_S)
+        if not taken.epochs:
+            log_event("superseded", level="WARNING", code=ErrorCode.FENCED, message="the log is of another run; leaving")
+            os._exit(1)
         self._core.watermark_ms, self._exempt, self._restarts = taken.watermark_ms, taken.exempt, taken.restarts
         self._appender = Appender(
             self._log, shard=self._spec.index, incarnation=self._incarnation, epochs=self._core.epochs,

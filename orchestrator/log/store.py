@@ -73,7 +73,7 @@ class LogStore:
         self, path: Path, run: str, retention_ms: int, *, expected_uuid: str = "", clock: Callable[[], int] = boot_ms,
         files: Files = REAL_FILES, ballast_bytes: int = BALLAST_BYTES,
     ) -> None:
-        self._path = path
+        self._path, self._run = path, run
         self._retention_ms = retention_ms
         self._clock, self._risen_ms = clock, clock()  # the latter: when the watermark rose last, or the log was opened
         self._database = OwnedDatabase(
@@ -149,12 +149,15 @@ class LogStore:
     def take(self, request: TakeRequest, now_ms: int) -> TakeReply:
         """Give partitions to a shard's incarnation: raise their epochs and return what is open in them.
 
-        A repeat by the incarnation that owns a partition already changes nothing there.
+        A repeat by the incarnation that owns a partition already changes nothing there. A shard of another run than the
+        log's takes nothing and gets no epochs: it belongs to an earlier `up`, perhaps with another number of shards.
 
         Raises:
             sqlite3.Error, OSError, UnreadableError: of unknown outcome; the process must end and answer nobody.
             DefiniteError: E_STORE_REFUSED; a successor owns the log, nothing was stored.
         """
+        if request.deployment_run != self._run:
+            return TakeReply(SCHEMA_VERSION, [], [], self._watermark_ms, 0, self._exempt)
         return self._finishing(lambda: self._take(request, now_ms))
 
     def register_store(self, name: str, uuid: str, sequence: int) -> str:

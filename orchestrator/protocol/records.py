@@ -160,7 +160,10 @@ class TakeRequest(Wire, frozen=True):
 
 
 class TakeReply(Wire, frozen=True):
-    """Epochs by partition (same order as asked), open transactions, the watermark and how often this shard restarted."""
+    """Epochs by partition (same order as asked), open transactions, the watermark and how often this shard restarted.
+
+    No epochs: nothing was taken, the shard is of another run than the log.
+    """
 
     schema: int
     epochs: list[int]

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from orchestrator.testing.workload import Books
     from orchestrator.testing.world import World
 
-RUN = "simulated"
 PURGE_MAX = 100
 ROOM_BYTES_MAX = 40_000  # so much may still be written on a disk that is full soon
 
@@ -89,7 +88,7 @@ class DiskStores:
         """Take the log's file over, as its actor does."""
         world = self._world
         self._log = _DiskLog(
-            LogStore(_path("log"), RUN, world.options.retention_ms, files=self.disks["log"].files, clock=self._clock),
+            LogStore(_path("log"), world.run, world.options.retention_ms, files=self.disks["log"].files, clock=self._clock),
             self.read_log)
         return self._log
 
@@ -97,7 +96,7 @@ class DiskStores:
         """Take a service's file over, as its actor does."""
         world = self._world
         return world.app.by_service[name].local(
-            StorePlace(_path(name), RUN, self.disks[name].files), world.now_ms, world.options.in_doubt_after_ms,
+            StorePlace(_path(name), world.run, self.disks[name].files), world.now_ms, world.options.in_doubt_after_ms,
             world.service_faults.get(name))
 
     def read_log(self) -> LogModel:

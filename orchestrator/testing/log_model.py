@@ -192,11 +192,12 @@ class MemoryLog:
     Args:
         journal: what is durable.
         retention_ms: how long what has ended is remembered.
+        run: a shard of another run takes nothing.
         read_only: look at it beside its owner.
     """
 
-    def __init__(self, journal: Journal, retention_ms: int, *, read_only: bool = False) -> None:
-        self.model = LogModel()
+    def __init__(self, journal: Journal, retention_ms: int, run: str = "", *, read_only: bool = False) -> None:
+        self.model, self._run = LogModel(), run
         self._journal, self._retention_ms = journal, retention_ms
         for operation, argument, now_ms in journal.entries:
             if operation != "_opened":
@@ -226,6 +227,8 @@ class MemoryLog:
 
     def take(self, request: TakeRequest, now_ms: int) -> TakeReply:
         """Give partitions to a shard's incarnation."""
+        if request.deployment_run != self._run:
+            return TakeReply(RECORD_SCHEMA, [], [], self.model.watermark_ms, 0, self.model.exempt())
         found = self._commit("_take", request, now_ms)
         epochs = [self.model.owners[partition][1] for partition in request.partitions]
         return TakeReply(RECORD_SCHEMA, epochs, found, self.model.watermark_ms, 0, self.model.exempt())

@@ -247,7 +247,8 @@ def _cut(world: World) -> None:
 
 
 def _deployment(world: World) -> None:
-    """Everything is killed at once."""
+    """Everything is killed at once, and brought up as another run."""
+    world.run = f"run-{world.now_ms}"
     if world.options.reshard:
         world.shards = world.chance.between("shards", 1, 3)
     world.witness.everything_dies()

@@ -60,6 +60,7 @@ class ShardLife(Life):
         super().__init__(world, role, number)
         self.index = index
         self.serving = False
+        self._run = world.run
         self._clock_ms = world.wall_ms - world.now_ms  # the wall clock is read once
         self._due_ms = 0
         self._sequence = 0
@@ -96,11 +97,13 @@ class ShardLife(Life):
         self.core = Coordinator(self.world.sagas, open_max=1_000, quarantine_after=1_000)
         self._table = self.core._table  # noqa: SLF001 - what the witness looks at, and nobody changes
         self.partitions = [p for p in self.world.partitions if p % self.world.shards == self.index]
-        request = encode(TakeRequest(RECORD_SCHEMA, self.index, self.name, self.partitions, 1, "run"))
+        request = encode(TakeRequest(RECORD_SCHEMA, self.index, self.name, self.partitions, 1, self._run))
         self.call("log", "take", lambda: request, self._taken)
 
     def _taken(self, payload: bytes) -> None:
         taken = _TAKEN.decode(payload)
+        if not taken.epochs:
+            self.world.end(self, "of another run")
         self.core.watermark_ms, self._exempt = taken.watermark_ms, taken.exempt
         self.serving = True
         self._overdue = {t.begun.transaction for t in taken.open if t.decided is None and t.begun.deadline_ms <= self.now_ms}

@@ -83,7 +83,7 @@ class JournalStores:
 
     def open_log(self) -> AnyLog:
         """Take the log's journal over."""
-        return MemoryLog(self.journals["log"], self._world.options.retention_ms)
+        return MemoryLog(self.journals["log"], self._world.options.retention_ms, self._world.run)
 
     def open_service(self, name: str) -> LocalParticipant:
         """Take a service's journal over."""

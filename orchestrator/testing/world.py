@@ -61,6 +61,7 @@ class World:
         self.app = books.app
         self.sagas: Mapping[tuple[str, int], Saga] = {(saga.name, saga.version): saga for saga in self.app.sagas}
         self.shards = options.shards
+        self.run = "run-1"  # changes whenever the deployment as a whole is started
         self.partitions: Sequence[int] = range(PARTITIONS)  # those that keys of the schedule fall into
         self.now_ms = 0
         self.jumped_ms = 0

@@ -93,7 +93,7 @@ def test_a_repeated_taking_adopts_nothing_that_the_shard_began_itself(occurred: 
     world.run_until(world.now_ms + 6)
     shard, log = world.roles["shard-0"], world.roles["log"]
     transaction = only_transaction(world)
-    take = encode(TakeRequest(RECORD_SCHEMA, 0, shard.name, shard.partitions, 1, "run"))
+    take = encode(TakeRequest(RECORD_SCHEMA, 0, shard.name, shard.partitions, 1, shard.world.run))
     world.send(Message(shard, "log", "take", world.next_call(), take))
     settle(world)
     assert "11" in marked(world)

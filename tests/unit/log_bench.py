@@ -43,9 +43,9 @@ class Log:
         self.counter = 0
         self.epoch = 0
 
-    def reopen(self) -> None:
+    def reopen(self, run: str = "run") -> None:
         self.store.close()
-        self.store = LogStore(self.path, "run", self.retention_ms, clock=self.clock)
+        self.store = LogStore(self.path, run, self.retention_ms, clock=self.clock)
 
     def take(self, incarnation: str = "first", shard: int = 0, run: str = "run", now_ms: int = NOW) -> TakeReply:
         reply = self.store.take(TakeRequest(1, shard, incarnation, [7, 8], 1, run), now_ms)

@@ -229,7 +229,18 @@ def test_a_repeated_take_of_the_owner_changes_nothing(log: Log) -> None:
 
 def test_restarts_are_counted_within_one_run(log: Log) -> None:
     assert [log.take("a").restarts, log.take("b").restarts, log.take("b").restarts, log.take("c").restarts] == [0, 1, 1, 2]
+    log.reopen(run="next")
     assert log.take("d", run="next").restarts == 0
+
+
+def test_a_taking_of_another_run_takes_nothing(log: Log) -> None:
+    """A shard of an earlier run may wake up, and have had other partitions: nobody would serve what it took."""
+    log.take("mine")
+    stranger = log.store.take(TakeRequest(1, 2, "of an earlier run", [7], 1, "earlier"), NOW)
+    assert (stranger.epochs, stranger.open) == ([], [])
+    owner = log.store.owner(7)
+    assert owner is not None
+    assert (owner.shard, owner.epoch, owner.incarnation) == (0, 1, "mine")
 
 
 def test_recoveries_rise_only_without_progress(log: Log) -> None:
