@@ -1,4 +1,4 @@
-"""Writes docs/errors.md and the generated tables of docs/protocol.md from the code: `python docs/generate.py [--check]`."""  # noqa: INP001 - a script
+"""Writes docs/errors.md, docs/failure-modes.md and the generated tables of docs/protocol.md from the code: `python docs/generate.py [--check]`."""  # noqa: INP001 - a script
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from orchestrator.errors import CATALOGUE
 from orchestrator.protocol.messages import Kind
 from orchestrator.protocol.records import State
 from orchestrator.protocol.transaction import TRANSITIONS, Event
+from orchestrator.testing.catalogue import ROWS, Made
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -36,6 +37,18 @@ REFUSALS_HEAD: Final = """
 A service says no with a code of its own; the transaction is then aborted with that code, and the outcome names service,
 step and attempt. All of them are definite. Your own services choose their own words.
 """
+FAILURES_HEAD: Final = """# What can fail, and what must come of it
+
+Generated from `orchestrator/testing/catalogue.py` by `python docs/generate.py`; edit that.
+
+Every row has a mark that fires when the situation has really occurred: in the simulator and the crash sweep by what the
+processes held, had sent and had made durable at that moment (`orchestrator/testing/witness.py`), in a test once it has made
+and verified it (the fixture `occurred`). `tests/chaos/catalogue.py` counts the marks, and fails on a row without any.
+
+simulator: random schedules · sweep: every crash point and every message of a saga · test: a test of the default run ·
+chaos: a run on real processes, by the command named.
+
+"""
 _MARKED: Final = r"(<!-- generated: {name} -->\n).*?(<!-- end: {name} -->)"
 
 
@@ -49,6 +62,17 @@ def errors_page() -> str:
     return "\n".join([
         ERRORS_HEAD, *_table(("code", "", "meaning", "raised by", "remedy"), own),
         REFUSALS_HEAD, *_table(("code", "meaning"), refusals), ""])
+
+
+def failures_page() -> str:
+    """The whole of docs/failure-modes.md."""
+    rows = [
+        (row.number, row.happens, row.correct,
+         ", ".join(f"`{row.command}`" if made is Made.CHAOS else made.value for made in row.made))
+        for row in ROWS.values()]
+    excused = [f"- {row.number}: may go unmarked {row.reason}." for row in ROWS.values() if row.reason]
+    return FAILURES_HEAD + "\n".join([
+        *_table(("row", "what goes wrong", "what must come of it", "made in"), rows), "", *excused, ""])
 
 
 def transaction_table() -> str:
@@ -87,7 +111,7 @@ def protocol_page(page: str) -> str:
 def pages() -> dict[Path, str]:
     """Every generated page as it should be."""
     protocol = DOCS / "protocol.md"
-    return {DOCS / "errors.md": errors_page(), protocol: protocol_page(protocol.read_text())}
+    return {DOCS / "errors.md": errors_page(), DOCS / "failure-modes.md": failures_page(), protocol: protocol_page(protocol.read_text())}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

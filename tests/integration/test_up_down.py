@@ -100,12 +100,32 @@ def told(handle):
     acknowledged.write(f"{handle.key} {outcome.transaction} {outcome.status}\\n")
     acknowledged.flush()
 with connect(data) as client:
-    handles = [client.submit("place_order", {**order, "order_id": f"o-{n}"}, key=f"k-{n}") for n in range(4000)]
+    handles = [client.submit("place_order", {**order, "order_id": f"o-{n}"}, key=f"k-{n}") for n in range(2_000)]
     for handle in handles:
         handle.add_done_callback(told)
     for handle in handles:
         handle.outcome()
 """
+
+
+@contextlib.contextmanager
+def acknowledging(raytx, path, count):
+    """A driver with thousands of orders in flight, once it has been told so many outcomes; it is killed in the end."""
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(raytx.data), str(path), json.dumps(ORDER)])
+    try:
+        end_s = time.monotonic() + UP_S_MAX
+        while not path.exists() or path.read_text().count("\n") < count:
+            assert driver.poll() is None
+            assert time.monotonic() < end_s
+            time.sleep(0.01)
+        yield driver
+    finally:
+        driver.kill()
+        driver.wait()
+
+
+def told_in(path):
+    return [line.split() for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
 def test_everything_killed_under_load_and_up_again(raytx, tmp_path, occurred):
@@ -114,18 +134,12 @@ def test_everything_killed_under_load_and_up_again(raytx, tmp_path, occurred):
     raytx("submit", "-", "--saga", "open_books", given=json.dumps(plenty))
     record = raytx.directory.record()
     acknowledged = tmp_path / "acknowledged"
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(raytx.data), str(acknowledged), json.dumps(ORDER)])
-    end_s = time.monotonic() + UP_S_MAX
-    while not acknowledged.exists() or acknowledged.read_text().count("\n") < 300:
-        assert driver.poll() is None
-        assert time.monotonic() < end_s
-        time.sleep(0.01)
-    for pid in [record.owner.pid, *(process.pid for process in record.processes), driver.pid]:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    driver.wait()
-    told = [line.split() for line in acknowledged.read_text().splitlines(keepends=True) if line.endswith("\n")]
-    assert 300 <= len(told) < 4_000
+    with acknowledging(raytx, acknowledged, 300) as driver:
+        for pid in [record.owner.pid, *(process.pid for process in record.processes), driver.pid]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+    told = told_in(acknowledged)
+    assert 300 <= len(told) < 2_000
     raytx("status", expect=3)
     again = raytx.up()
     assert again["run"] != record.run
@@ -145,6 +159,26 @@ def test_everything_killed_under_load_and_up_again(raytx, tmp_path, occurred):
     assert not raytx.json("down")["stopped"]
     assert raytx.json("audit")["committed"] == audit["committed"]
     occurred("83")
+
+
+def test_stopped_under_load_it_keeps_what_it_acknowledged(raytx, tmp_path, occurred):
+    raytx.up()
+    plenty = {"stock": [{"sku": "A1", "quantity": 9_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000}]}
+    raytx("submit", "-", "--saga", "open_books", given=json.dumps(plenty))
+    record, acknowledged = raytx.directory.record(), tmp_path / "acknowledged"
+    with acknowledging(raytx, acknowledged, 100) as driver:
+        os.kill(record.owner.pid, signal.SIGTERM)  # as down does, without the time that a command takes to start
+        assert gone([record.owner, *record.processes], UP_S_MAX)
+        assert driver.poll() is None  # it still waits: there was load to the end
+    told = told_in(acknowledged)
+    assert 100 <= len(told) < 2_000
+    with contextlib.closing(LogReader(raytx.directory.log_path)) as log:
+        for key, transaction, status in told:
+            found = log.by_key(key)
+            assert (found.begun.transaction, found.decided.decision.name) == (
+                transaction, {"COMMITTED": "COMMIT", "ABORTED": "ABORT"}[status])
+    assert raytx.json("audit")["ok"]
+    occurred("92")
 
 
 def test_a_head_that_loses_a_server_is_started_anew(raytx, occurred):
