@@ -31,6 +31,7 @@ from orchestrator.logs import configure_logging, debug_enabled, log_event
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import SCHEMA_VERSION, Command, CommandBatch, Inquiry, Kind, Reply, ReplyBatch, Status
 from orchestrator.protocol.records import encode
+from orchestrator.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -102,6 +103,7 @@ class ServiceHost:
         self._runner: BatchRunner
         self._asking: Asking
         self._faults: FaultyService | None = None
+        self._watchdog = Watchdog(self._settings.stuck_after_ms)
         self._tasks: set[asyncio.Task[None]] = set()
         self._spawn(self._open())
 
@@ -145,6 +147,7 @@ class ServiceHost:
 
     async def close(self) -> None:
         """Stop in an orderly way: what is being made durable becomes so, then the database is given up."""
+        self._watchdog.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -174,6 +177,8 @@ class ServiceHost:
         await self._register()
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not look at it again
+        self._watchdog.watch("writer", self._progress, self._writer.thread)
+        self._watchdog.start()
         self._state = "serving"
         self._opened.set()
         log_event("serving", service=self._spec.name, epoch=self._store.database.epoch, prepared=len(held),
@@ -311,6 +316,11 @@ class ServiceHost:
         decided = [Work(command, "") for command in commands if command.kind in (Kind.COMMIT, Kind.ROLLBACK)]
         if decided:
             self._gather(decided)
+
+    def _progress(self) -> tuple[int, int] | None:
+        """The turn under way and how many of its messages are done: a long batch gets on."""
+        turn = self._writer.turns.progress()
+        return None if turn is None else (turn, self._runner.handled)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

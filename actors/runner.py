@@ -88,6 +88,12 @@ class BatchRunner:
     def __init__(self, service: str, operations: Mapping[str, Operation], store: BatchStore) -> None:
         self.fence = Fence(store.epochs())
         self._service, self._operations, self._store = service, operations, store
+        self._outcomes: list[Outcome] = []
+
+    @property
+    def handled(self) -> int:
+        """How many messages of the newest batch are done; may be asked from any thread."""
+        return len(self._outcomes)
 
     def run(
         self, works: Iterable[Work], retention: Retention, now_ms: int, *, admitting: bool = True,
@@ -128,6 +134,7 @@ class BatchRunner:
         self, works: Iterable[Work], now_ms: int, runs: Mapping[Action, _Run],
     ) -> tuple[list[Outcome], _Batch]:
         admitted, outcomes = self._admit(works)
+        self._outcomes = outcomes
         batch = _Batch(self._store, {(w.command.transaction, w.command.step) for w in admitted}, now_ms)
         outcomes.extend(Outcome(work, self._handle(work, batch, runs)) for work in finish_first(admitted))
         return outcomes, batch

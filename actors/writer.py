@@ -7,6 +7,8 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.watchdog import Turns
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,14 +22,23 @@ class Writer:
         name: of the thread.
         failed: told what a job raised (in that thread; the job's result never comes) or what was done with its result
             (on the loop).
+
+    Attributes:
+        turns: a job is one.
     """
 
     def __init__(self, name: str, failed: Callable[[BaseException], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._failed = failed
+        self.turns = Turns()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def thread(self) -> int:
+        """The thread's ident."""
+        return self._thread.ident or 0
 
     def run(self, job: Callable[[], T], done: Callable[[T], None]) -> None:
         """Queue a job; `done` gets its result on the loop."""
@@ -51,7 +62,8 @@ class Writer:
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
-                job()
+                with self.turns:
+                    job()
             except BaseException as error:  # noqa: BLE001 - whatever it is, the owner decides
                 self._failed(error)
 

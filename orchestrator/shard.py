@@ -41,6 +41,7 @@ from orchestrator.protocol.messages import (
 from orchestrator.protocol.records import AppendReply, AppendResult, Record, StoredTransaction, TakeRequest, encode
 from orchestrator.protocol.standing import Standing, standing_of
 from orchestrator.transport import RayLogPort, RayPort, service_actor
+from orchestrator.watchdog import Watchdog
 
 AGAIN_S = 0.05
 GC_THRESHOLDS = (100_000, 50, 100)
@@ -83,6 +84,7 @@ class Shard:
         self._serving = asyncio.Event()
         self._loader = Loader(self._log, self._loaded)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watchdog = Watchdog(self._settings.stuck_after_ms)
         asyncio.get_running_loop().set_exception_handler(self._bug)
         self._spawn(self._recover())
 
@@ -172,6 +174,7 @@ class Shard:
         self._appender = Appender(
             self._log, shard=self._spec.index, incarnation=self._incarnation, epochs=self._core.epochs,
             deliver=self._appended)
+        self._watchdog.start()  # from here on request builders run
         self._state = "serving"
         self._serving.set()
         self._apply(self._core.adopt(dict(zip(partitions, taken.epochs, strict=True)), taken.open, self._now_ms()))

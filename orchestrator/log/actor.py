@@ -22,6 +22,7 @@ from orchestrator.log.writer import LogWriter
 from orchestrator.logs import configure_logging, log_event
 from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.records import RECORD_SCHEMA, AppendRequest, LoadRequest, TakeRequest
+from orchestrator.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -77,6 +78,7 @@ class TransactionLog:
         self._store: LogStore
         self._writer: LogWriter
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="log-reader")
+        self._watchdog = Watchdog(self._settings.stuck_after_ms)
         self._recovering = _spawned(self._recover())
         self._purging: asyncio.Task[None] | None = None
 
@@ -182,6 +184,8 @@ class TransactionLog:
             log_event("serving", status="serving", epoch=self._store.epoch, restarts=self._store.restarts,
                       records=self._store.last_record, open=self._store.open_count)
             self._purging = _spawned(self._purge())
+            self._watchdog.watch("writer", self._writer.turns.progress, self._writer.thread)
+            self._watchdog.start()
         self._opened.set()
 
     async def _open(self) -> LogStore:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.logs import log_event
+from orchestrator.watchdog import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,16 +39,25 @@ class LogWriter:
         store: the log; the thread's alone from now on.
         failed: called (in the thread or on the loop) with an error after which the outcome of the turn is unknown. Not
             everybody of that turn is answered; it must end the process.
+
+    Attributes:
+        turns: a job is one, and an append of whatever waits: each has a commit of its own.
     """
 
     def __init__(self, store: LogStore, failed: Callable[[BaseException], None]) -> None:
         self._store, self._failed = store, failed
+        self.turns = Turns()
         self._loop = asyncio.get_running_loop()
         self._next = _Group()
         self._busy = False
         self._turns: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
+
+    @property
+    def thread(self) -> int:
+        """The thread's ident."""
+        return self._thread.ident or 0
 
     def append(self, request: AppendRequest) -> asyncio.Future[AppendReply]:
         """Append a request together with whatever else waits; the reply comes when it is durable.
@@ -95,14 +105,18 @@ class LogWriter:
 
     def _turn(self, group: _Group) -> list[tuple[asyncio.Future[Any], Any]]:
         answers: list[tuple[asyncio.Future[Any], Any]] = [
-            (future, _unless_full(partial(job, self._store))) for job, future in group.jobs]
+            (future, self._work(partial(job, self._store))) for job, future in group.jobs]
         if group.requests:
             now_ms = time.time_ns() // 1_000_000
-            replies = _unless_full(partial(self._store.append, group.requests, now_ms))
+            replies = self._work(partial(self._store.append, group.requests, now_ms))
             if isinstance(replies, IndefiniteError):
                 replies = [replies] * len(group.waiting)
             answers += zip(group.waiting, replies, strict=True)
         return answers
+
+    def _work(self, work: Callable[[], Any]) -> Any:
+        with self.turns:
+            return _unless_full(work)
 
     def _finish(self, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
         try:

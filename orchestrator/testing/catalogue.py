@@ -148,7 +148,7 @@ _DISK: Final = (
 
 _LOAD: Final = (
     Row("70", "a service is slow or stopped", "transactions that do not need it go on", (_TEST,)),
-    Row("71", "a service is alive and stuck in one operation", "judged by what it answers: other operations go on", (_TEST,)),
+    Row("71", "a process is alive and stuck", "judged by the progress of its work; it ends and is started again", (_TEST,)),
     Row("72", "an ill service draws repeats", "a retry budget; goodput is back at once", (_TEST,)),
     Row("73", "more is submitted than can be done", "E_OVERLOADED with a time to come back; bounded memory", (_TEST,)),
     Row("74", "new work competes with commits and rollbacks", "those go first", (_TEST,)),

@@ -27,7 +27,7 @@ PURE_LIBRARIES = frozenset({
 PURE_OWN = frozenset({"orchestrator.errors", "orchestrator.saga", "orchestrator.protocol", "actors.ledger"})
 ACTORS_MAY_IMPORT = frozenset(f"orchestrator.{name}" for name in (
     "app", "ballast", "config", "conversation", "database", "errors", "exchange", "files", "local", "logs", "protocol", "saga",
-    "transport"))
+    "transport", "watchdog"))
 RAY_EDGE = PurePosixPath("orchestrator/cluster.py")
 
 Source = tuple[PurePosixPath, ast.Module, str]
