@@ -131,12 +131,9 @@ class Drive:
         """Some due time of the transaction has come: the deadline, or attempts to repeat."""
         if txn.state is State.PREPARING and txn.deciding is None and self.now_ms >= txn.deadline_ms:
             self._deadline(txn)
-        if txn.deciding is None:
-            for progress in txn.steps.values():
-                if progress.due_ms <= self.now_ms:
-                    self._again(txn, progress)
-                    if txn.deciding is not None:
-                        break
+        for progress in txn.steps.values():
+            if progress.due_ms <= self.now_ms:  # none is, once a decision is on its way
+                self._again(txn, progress)
         self._rearm(txn)
 
     def arm(self, txn: Transaction, due_ms: int) -> None:
@@ -289,7 +286,7 @@ class Drive:
                            progress.message or f"no answer after {progress.attempt} attempts")
             if not self._postponed(txn, progress):
                 self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
-        elif progress.step.after_commit and progress.parked:
+        else:  # a perform whose request could not be built
             progress.due_ms = NEVER_MS
             self._perform(txn, progress)
 

@@ -19,7 +19,7 @@ from orchestrator.protocol.records import (
     State,
     StoredTransaction,
 )
-from orchestrator.protocol.retry import RetryBudget
+from orchestrator.protocol.retry import RetryBudget, RetryPolicy
 from orchestrator.protocol.table import OpenTable
 from orchestrator.protocol.timers import BUCKET_MS, Timers
 from orchestrator.protocol.traffic import SLOW_MS_MAX, Traffic
@@ -285,6 +285,25 @@ def test_a_budget_of_repeats_comes_with_time_and_is_bounded() -> None:
         budget.first()
     assert sum(budget.take(60) for _ in range(20)) == 1
     assert sum(budget.take(10_000_000) for _ in range(2_000)) == 1_000
+
+
+@pytest.mark.parametrize(("wrong", "told"), [
+    ({"backoff_ms": 0}, "backoff_ms"), ({"attempt_timeout_ms": 1.5}, "attempt_timeout_ms"), ({"backoff_ms_max": True}, "_max"),
+    ({"attempts_max": -1}, "attempts_max"), ({"attempts_max": 1.0}, "attempts_max")])
+def test_a_retry_policy_says_what_is_wrong_with_it(wrong: dict[str, object], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        RetryPolicy(**wrong)  # type: ignore[arg-type]
+    RetryPolicy(attempt_timeout_ms=1, backoff_ms=1, backoff_ms_max=1, attempts_max=0)
+
+
+def test_delays_are_drawn_from_all_up_to_a_ceiling_that_doubles() -> None:
+    policy = RetryPolicy(attempt_timeout_ms=10, backoff_ms=5, backoff_ms_max=17, attempts_max=2)
+    drawn = [{policy.delay_ms(attempt, f"{n}") for n in range(500)} for attempt in (1, 2, 3, 4, 90)]
+    assert drawn == [set(range(1, top + 1)) for top in (5, 10, 17, 17, 17)]
+    assert {policy.postponed_ms(n, "salt") for n in range(500)} == set(range(6, 16))
+    assert len({policy.postponed_ms(1, f"{n}") for n in range(500)}) == 10
+    assert [policy.exhausted(attempt) for attempt in (1, 2, 3)] == [False, True, True]
+    assert not RetryPolicy().exhausted(10**9)
 
 
 def test_the_newest_version_is_what_begins() -> None:

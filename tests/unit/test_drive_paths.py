@@ -172,6 +172,47 @@ def test_a_fenced_sender_asks_who_owns_the_partition_and_does_no_more() -> None:
     assert codes(alone.say(commit, Status.ACK)) == [("Ended", "")]
 
 
+def test_a_transient_answer_is_followed_by_a_pause() -> None:
+    alone = Alone()
+    (prepare,) = commands(alone.begun())
+    alone.say(prepare, Status.ERROR, "E_SERVICE_ERROR")
+    assert not alone.tick(0).commands
+    assert alone.core.next_due_ms is not None
+    assert NOW_MS < alone.core.next_due_ms <= NOW_MS + 60
+    (again,) = commands(alone.tick(60))
+    (commit,) = commands(alone.stored(alone.say(again, Status.YES)))
+    alone.say(commit, Status.ERROR, "E_SERVICE_ERROR")
+    assert not alone.tick(0).commands
+    assert sent(alone.tick(60)) == [("a", "COMMIT", 2)]
+
+
+def test_a_service_that_answers_nothing_is_not_sent_repeats_for_ever() -> None:
+    alone = Alone(saga(step("a", prepare_retry=RetryPolicy(attempt_timeout_ms=1), finish_retry=RetryPolicy())), open_max=5_000)
+    for number in range(1_300):
+        alone.begun(number=number, key=f"k{number}", duration_ms=100_000)
+    repeated = commands(alone.tick(20))
+    assert 1_000 <= len(repeated) <= 1_102  # what is saved up, and what comes with 1,020 ms and with what began
+    assert {(c.kind, c.attempt) for c in repeated} == {(Kind.PREPARE, 2)}
+    assert all(len(commands(alone.tick(20))) <= 2 for _ in range(3))
+    assert 93 <= len(commands(alone.tick(940))) <= 95  # 100 a second
+
+
+def test_a_finish_without_budget_is_postponed_too() -> None:
+    alone = Alone(saga(step("a", finish_retry=RetryPolicy(attempt_timeout_ms=400))), open_max=5_000)
+    for number in range(1_100):
+        alone.begun(number=number, key=f"k{number}")
+    effects = alone.core.tick(alone.now_ms)
+    assert not effects.commands
+    decided = [r for n in range(1_100) for r in alone.core.cancel(WAITER._replace(number=n), f"k{n}", "", NOW_MS).records]
+    alone.answered(*[(record, AppendStatus.STORED) for record in decided])
+    first = alone.tick(400)
+    assert 1_000 <= len(commands(first)) < 1_100
+    assert {(c.kind, c.attempt) for c in commands(first)} == {(Kind.ROLLBACK, 2)}
+    assert not alone.tick(180).commands  # half of the time given to an attempt, at least
+    sooner = {c.transaction for c in commands(alone.tick(420))}
+    assert sooner - {c.transaction for c in commands(first)}
+
+
 def test_a_finish_is_repeated_until_acknowledged_and_parked_when_nobody_answers() -> None:
     alone = Alone(saga(step("a", finish_retry=PATIENT)))
     (commit,) = commands(alone.committed())
