@@ -77,8 +77,10 @@ def run_schedule(
         violation = (error.guarantee, error.text)
     world.stores.close()
     statuses = [told.outcome.status for told in world.answers]
-    return Run(seed, options, chance.fired, statuses.count(OutcomeStatus.COMMITTED), statuses.count(OutcomeStatus.ABORTED),
-               world.trace, violation, world.witness.marks)
+    run = Run(seed, options, chance.fired, statuses.count(OutcomeStatus.COMMITTED), statuses.count(OutcomeStatus.ABORTED),
+              world.trace, violation, world.witness.marks)
+    world.dismantle()
+    return run
 
 
 def _run(world: World, workload: Workload, seed: int) -> None:

@@ -91,6 +91,7 @@ class World:
         self._events: list[tuple[int, int, Life | None, Any]] = []  # when, in which order, to whom, what: an act, a message
         self._order = self._calls = 0
         self._numbers: dict[str, int] = {}
+        self._everybody: list[Life] = []
         self._running: Life | None = None
         self._overtaken = options.delay_ms > 1 or options.late > 0  # whether a message may overtake another
         self._died_when = ""  # the point at which whoever runs is dying
@@ -112,6 +113,7 @@ class World:
         if previous is not None and previous.alive:
             self.zombies[role] = previous
         self.roles[role] = self.lives[life.name] = life
+        self._everybody.append(life)
         self.note("start", life.name)
         self.run_as(life, life.boot)
 
@@ -348,6 +350,14 @@ class World:
         self.note("told", f"{told.key} {told.outcome.status.name} {told.outcome.code}")
         self.witness.told(told)
         self.answers.append(told)
+
+    def dismantle(self) -> None:
+        """Take it apart at the end: it hangs together in circles, which would keep the collector busy."""
+        everybody = self._everybody
+        for life in everybody:
+            vars(life).clear()
+        vars(self.witness).clear()
+        vars(self).clear()
 
     def violation(self, guarantee: str, text: str) -> None:
         """A guarantee is broken: the run ends here.
