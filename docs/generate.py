@@ -1,4 +1,4 @@
-"""Writes docs/errors.md, docs/failure-modes.md and the generated tables of docs/protocol.md from the code: `python docs/generate.py [--check]`."""  # noqa: INP001 - a script
+"""Writes the generated pages and tables of docs/ from the code: `python docs/generate.py [--check]`."""  # noqa: INP001 - a script
 
 from __future__ import annotations
 
@@ -111,7 +111,9 @@ def protocol_page(page: str) -> str:
 def pages() -> dict[Path, str]:
     """Every generated page as it should be."""
     protocol = DOCS / "protocol.md"
-    return {DOCS / "errors.md": errors_page(), DOCS / "failure-modes.md": failures_page(), protocol: protocol_page(protocol.read_text())}
+    return {
+        DOCS / "errors.md": errors_page(), DOCS / "failure-modes.md": failures_page(),
+        protocol: protocol_page(protocol.read_text())}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
