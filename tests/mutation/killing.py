@@ -6,6 +6,7 @@ is killed when a test fails, or when it takes far more CPU or time than the test
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import select
@@ -84,6 +85,8 @@ class Killing:
         for item in session.items:
             self._undisturbed(item)
         self.fates.all_count = len(self._mutants)
+        gc.collect()
+        gc.freeze()  # what is here now need not be copied into every process
         for make in self._mutants if not self.fates.baseline_failed else ():
             if time.monotonic() - began > self._seconds:
                 break

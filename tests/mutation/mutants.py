@@ -7,13 +7,12 @@ read: sentences, the arguments of notices and log lines, `__repr__`; and asserti
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 import libcst as cst
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange, MetadataWrapper, WhitespaceInclusivePositionProvider
 from mutmut.mutation.mutators import mutation_operators, operator_arg_removal, operator_string
 
 from actors import ledger
@@ -40,18 +39,19 @@ def _of_module(module: str, path: Path) -> Iterator[Callable[[], Mutant]]:
     wrapper = MetadataWrapper(cst.parse_module(path.read_text()))
     visitor = _Visitor()
     wrapper.visit(visitor)
-    for function, old, new in visitor.found:
-        yield partial(_made, f"{module}:{function}", wrapper.module, old, new)
+    for function, place, new in visitor.found:
+        yield partial(_made, f"{module}:{function}", wrapper.module, place, new)
 
 
-def _made(where: str, module: cst.Module, old: cst.CSTNode, new: cst.CSTNode) -> Mutant:
-    changed = module.deep_replace(old, new)
-    assert isinstance(changed, cst.Module)
-    lines = difflib.ndiff(module.code.splitlines(), changed.code.splitlines())
-    parts: dict[str, list[str]] = {"-": [], "+": []}
-    for line in lines:
-        parts.get(line[0], []).append(line[2:].strip())
-    return Mutant(where, " ".join(parts["-"]), " ".join(parts["+"]), partial(replaced, where, changed.code))
+def _made(where: str, module: cst.Module, place: CodeRange, new: cst.CSTNode) -> Mutant:
+    """Put the new piece into the text: far quicker than to build the tree of the whole module anew."""
+    lines = module.code.splitlines(keepends=True)
+    start, end = place.start, place.end
+    was = "".join(lines[start.line - 1 : end.line])
+    tail = lines[end.line - 1][end.column :]
+    becomes = lines[start.line - 1][: start.column] + module.code_for_node(new) + tail
+    text = "".join([*lines[: start.line - 1], becomes, *lines[end.line :]])
+    return Mutant(where, " ".join(was.split()), " ".join(becomes.split()), partial(replaced, where, text))
 
 
 def _of_tables() -> Iterator[Callable[[], Mutant]]:
@@ -66,11 +66,11 @@ def _of_tables() -> Iterator[Callable[[], Mutant]]:
 class _Visitor(cst.CSTVisitor):
     """Collects what could be replaced by what, and in which function."""
 
-    METADATA_DEPENDENCIES = (PositionProvider,)
+    METADATA_DEPENDENCIES = (WhitespaceInclusivePositionProvider,)
 
     def __init__(self) -> None:
         super().__init__()
-        self.found: list[tuple[str, cst.CSTNode, cst.CSTNode]] = []
+        self.found: list[tuple[str, CodeRange, cst.CSTNode]] = []  # function, place, what stands there instead
         self._path: list[str] = []
         self._depth = 0  # of functions
 
@@ -83,8 +83,10 @@ class _Visitor(cst.CSTVisitor):
         if isinstance(node, (cst.Annotation, cst.Parameters, cst.Decorator, cst.Assert, cst.FormattedString)):
             return False
         if self._depth:
-            for new in _replacements(node):
-                self.found.append((".".join(self._path), node, new))
+            for old, new in _replacements(node):
+                place = self.get_metadata(WhitespaceInclusivePositionProvider, old)
+                assert isinstance(place, CodeRange)
+                self.found.append((".".join(self._path), place, new))
         return not (isinstance(node, cst.Call) and _called(node) in TEXTS | {"len", "isinstance"})
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
@@ -98,19 +100,19 @@ def _visited(node: cst.ClassDef | cst.FunctionDef) -> bool:
     return node.name.value not in TEXTS
 
 
-def _replacements(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+def _replacements(node: cst.CSTNode) -> Iterator[tuple[cst.CSTNode, cst.CSTNode]]:
     if isinstance(node, (cst.If, cst.While)):
-        yield node.with_changes(test=cst.Name("False"))
+        yield node.test, cst.Name("False")
         if isinstance(node, cst.If):
-            yield node.with_changes(test=cst.Name("True"))
+            yield node.test, cst.Name("True")
     if isinstance(node, cst.Expr) and isinstance(node.value, cst.Call):
-        yield cst.Pass()
+        yield node, cst.Pass()
     for kind, operator in mutation_operators:
         if not isinstance(node, kind) or (operator is operator_string and _is_sentence(node)):
             continue
         for new in operator(node):
             if operator is not operator_arg_removal or not _told(node, new):
-                yield new
+                yield node, new
 
 
 def _told(call: cst.CSTNode, changed: cst.CSTNode) -> bool:

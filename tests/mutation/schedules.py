@@ -9,7 +9,7 @@ from orchestrator.app import App
 from orchestrator.testing import Simulator, Workload, explore
 from simulation.trips import app as trips
 
-SEEDS = 80
+SEEDS = 50
 
 
 @pytest.mark.parametrize(("app", "saga"), [(trips, "book_trip"), (shop, "place_order"), (trips, "book_in_order")])

@@ -6,7 +6,7 @@ import pytest
 
 from orchestrator.errors import ErrorCode
 from orchestrator.protocol import admission, answers
-from orchestrator.protocol.effects import Effects, Lookup, Waiter
+from orchestrator.protocol.effects import Effects, Lookup, Notice, Waiter
 from orchestrator.protocol.identifiers import epoch_of, fingerprint_of, make_id, partition_of, partition_of_key
 from orchestrator.protocol.messages import Inquiry, Kind, OutcomeStatus, Status
 from orchestrator.protocol.records import (
@@ -176,6 +176,7 @@ def test_a_crowded_service_is_named_and_others_go_on() -> None:
     alone = Alone(saga(step("a")), open_max=4)
     first = [alone.begun(number=n, key=f"k{n}") for n in (1, 2)]
     (lookup,) = alone.submit(number=3, key="k3").lookups
+    assert (lookup.key, lookup.transaction, lookup.joiner.fingerprint) == ("k3", "", fingerprint_of("sample", encode_plain({})))
     (outcome,) = outcomes(alone.core.loaded(lookup, None, NOW_MS))
     assert (outcome.code, outcome.service, outcome.retry_after_ms) == ("E_OVERLOADED", "A", 10)
     assert alone.core.full_ms == {"sample": 10}
@@ -297,11 +298,11 @@ def test_a_retry_policy_says_what_is_wrong_with_it(wrong: dict[str, object], tol
 
 
 def test_delays_are_drawn_from_all_up_to_a_ceiling_that_doubles() -> None:
-    policy = RetryPolicy(attempt_timeout_ms=10, backoff_ms=5, backoff_ms_max=17, attempts_max=2)
+    policy = RetryPolicy(attempt_timeout_ms=11, backoff_ms=5, backoff_ms_max=17, attempts_max=2)
     drawn = [{policy.delay_ms(attempt, f"{n}") for n in range(500)} for attempt in (1, 2, 3, 4, 90)]
     assert drawn == [set(range(1, top + 1)) for top in (5, 10, 17, 17, 17)]
-    assert {policy.postponed_ms(n, "salt") for n in range(500)} == set(range(6, 16))
-    assert len({policy.postponed_ms(1, f"{n}") for n in range(500)}) == 10
+    assert {policy.postponed_ms(n, "salt") for n in range(500)} == set(range(6, 17))
+    assert len({policy.postponed_ms(1, f"{n}") for n in range(500)}) == 11
     assert [policy.exhausted(attempt) for attempt in (1, 2, 3)] == [False, True, True]
     assert not RetryPolicy().exhausted(10**9)
 
@@ -356,10 +357,13 @@ def test_effects_of_two_calls_are_one() -> None:
         effects.records.append(record)
         effects.fenced.add(len(two.records))
         effects.lookups.append(lookup)
+        effects.notices.append(Notice("retry", "DEBUG", "t"))
+        effects.outcomes.append((WAITER, answers.retry(WAITER)))
         effects.command("A", effects)  # type: ignore[arg-type]
     two.command("B", two)  # type: ignore[arg-type]
     two.command("B", one)  # type: ignore[arg-type]
     one.include(two)
     assert one.records == [record, record]
+    assert (len(one.notices), len(one.outcomes)) == (2, 2)
     assert (one.fenced, one.lookups) == ({0, 1}, [lookup, lookup])
     assert {service: len(queue) for service, queue in one.commands.items()} == {"A": 2, "B": 2}

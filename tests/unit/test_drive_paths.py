@@ -130,7 +130,9 @@ def test_attempts_of_a_prepare_may_be_bounded() -> None:
 def test_a_transient_answer_counts_for_the_attempt_under_way_only() -> None:
     alone = Alone()
     (first,) = commands(alone.begun())
-    (second,) = commands(alone.tick(1_020))
+    late = alone.tick(1_020)
+    assert [(n.event, n.step, n.service, n.attempt) for n in late.notices] == [("attempt_timeout", "a", "A", 1)]
+    (second,) = commands(late)
     assert (second.kind, second.attempt, second.request) == (Kind.PREPARE, 2, first.request)
     assert not alone.say(first, Status.ERROR, "E_SERVICE_ERROR").notices
     assert alone.say(first, Status.YES).records  # but a vote counts whichever attempt it answers
@@ -206,6 +208,8 @@ def test_a_finish_without_budget_is_postponed_too() -> None:
     decided = [r for n in range(1_100) for r in alone.core.cancel(WAITER._replace(number=n), f"k{n}", "", NOW_MS).records]
     alone.answered(*[(record, AppendStatus.STORED) for record in decided])
     first = alone.tick(400)
+    assert alone.core.next_due_ms is not None
+    assert alone.now_ms + 200 < alone.core.next_due_ms < alone.now_ms + 300  # one half of the time given to an attempt, or more
     assert 1_000 <= len(commands(first)) < 1_100
     assert {(c.kind, c.attempt) for c in commands(first)} == {(Kind.ROLLBACK, 2)}
     assert not alone.tick(180).commands  # half of the time given to an attempt, at least
@@ -260,6 +264,9 @@ def test_a_violation_parks_at_once_and_is_not_repeated() -> None:
     (commit,) = commands(alone.committed())
     effects = alone.say(commit, Status.VIOLATION, "E_VIOLATION", message="met a row ROLLED_BACK")
     assert codes(effects) == [("Parked", "E_VIOLATION")]
+    (notice,) = effects.notices
+    assert (notice.event, notice.level, notice.service, notice.step, notice.attempt, notice.code, notice.message) == (
+        "parked", "ERROR", "A", "a", 1, "E_VIOLATION", "met a row ROLLED_BACK")
     assert not alone.say(commit, Status.VIOLATION, "E_VIOLATION").records
     assert not alone.tick(3_600_000).commands
 
@@ -308,6 +315,12 @@ def test_a_perform_repeats_its_request_and_a_refusal_parks_it() -> None:
     (slow,) = commands(alone.tick(40))
     assert slow.request == perform.request
     assert codes(alone.say(slow, Status.ACK)) == [("Parked", ""), ("Ended", "")]
+
+
+def test_a_perform_that_is_refused_is_parked_at_the_first_attempt() -> None:
+    alone = Alone(saga(step("a"), step("t", "a", after_commit=True)))
+    (_, perform) = commands(alone.committed())
+    assert codes(alone.say(perform, Status.NO, "NO_ADDRESS")) == [("Parked", "NO_ADDRESS")]
 
 
 def test_a_performs_builder_that_raises_is_parked_and_tried_again() -> None:

@@ -126,7 +126,7 @@ def test_rows_along_their_way():
     assert last.result == b"v"
     assert finished(first, command(R), 20).state is RowState.ROLLED_BACK
     grave = tombstone(command(R), 30)
-    assert (grave.state, grave.request, grave.prepared_ms, grave.finished_ms) == (RowState.ROLLED_BACK, b"", 30, 30)
+    assert grave == Row(TXN, "reserve", "hold", RowState.ROLLED_BACK, b"", b"", b"", "", "", 1, 30, 30)
 
 
 def test_fence_raises_and_refuses():
@@ -142,9 +142,8 @@ def test_fence_raises_and_refuses():
     assert fence.take_raised() == {}
 
 
-def test_finishing_goes_first_but_a_step_keeps_its_order(occurred):
+def test_finishing_goes_first_but_a_step_keeps_its_order():
     other = make_id(BEGAN_MS, 7, 1, 2)
     arrived = [command(P), command(R), command(C, transaction=other), command(F, transaction=other, step="send")]
     ordered = finish_first(map(Carried, arrived, "abcd"))
     assert [item.name for item in ordered] == ["c", "a", "b", "d"]
-    occurred("74")

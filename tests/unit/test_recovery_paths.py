@@ -60,6 +60,15 @@ def test_a_cancel_of_what_waits_for_its_turn_is_heeded_when_that_comes() -> None
     assert not commands(effects)
 
 
+def test_turns_come_one_after_the_other() -> None:
+    alone = Alone(adopted=[opened(n) for n in range(1, 2 * AT_A_TIME + 2)])
+    assert len(commands(alone.adopted)) == AT_A_TIME
+    assert alone.core.next_due_ms == NOW_MS + TURN_MS
+    assert not alone.tick(0).commands
+    assert len(commands(alone.tick(TURN_MS))) == AT_A_TIME
+    assert len(commands(alone.tick(TURN_MS))) == 1
+
+
 def test_somebody_who_asks_twice_is_told_once() -> None:
     alone = Alone(adopted=[opened(1, Decision.COMMIT)])
     for _ in range(2):
@@ -140,6 +149,7 @@ def test_a_trial_ends_with_the_decision() -> None:
     effects = alone.tick(20)
     assert [(r.transaction, r.code) for r in effects.records] == [
         (opened(1).begun.transaction, ""), (opened(2).begun.transaction, "E_SUSPECT")]
+    assert not alone.tick(20).records  # the next trial has not begun before its mark is durable
 
 
 def test_a_trial_of_what_was_decided_lasts_its_time() -> None:
