@@ -41,7 +41,7 @@ def fill(disk: SimulatedDisk, shard: Shard) -> None:
     pytest.fail("the disk never filled")
 
 
-def test_new_transactions_are_refused_and_open_ones_end() -> None:
+def test_new_transactions_are_refused_and_open_ones_end(occurred) -> None:
     disk, shard, txns = full_log()
     fill(disk, shard)
     for txn in txns:
@@ -49,14 +49,16 @@ def test_new_transactions_are_refused_and_open_ones_end() -> None:
         assert statuses(shard.append(begun(shard.id(), f"new {txn}"))) == ["FULL"]
         assert statuses(shard.append(CancelledKey(shard.id(), f"new {txn}", NOW))) == ["FULL"]
     assert disk.crashes["disk_full"] >= 1
+    occurred("58")
 
 
-def test_a_group_is_split_where_the_disk_fills_in_its_middle() -> None:
+def test_a_group_is_split_where_the_disk_fills_in_its_middle(occurred) -> None:
     _, shard, txns = full_log()
     new = [begun(shard.id(), f"new{number}", BIG) for number in range(100)]
     results = statuses(shard.append(decided(txns[0], COMMIT), *new, decided(txns[1], COMMIT)))
     assert results == ["STORED", *["FULL"] * 100, "STORED"]
     assert shard.store.open_count == len(txns)
+    occurred("67")
 
 
 def test_a_key_that_is_bound_is_answered_as_ever() -> None:
@@ -66,7 +68,7 @@ def test_a_key_that_is_bound_is_answered_as_ever() -> None:
     assert statuses(again) == ["STORED", "BOUND"]
 
 
-def test_it_resumes_by_itself_and_the_ballast_is_made_anew() -> None:
+def test_it_resumes_by_itself_and_the_ballast_is_made_anew(occurred) -> None:
     disk, shard, _ = full_log()
     fill(disk, shard)
     disk.capacity = None
@@ -76,6 +78,7 @@ def test_it_resumes_by_itself_and_the_ballast_is_made_anew() -> None:
     ballast = disk.find(f"{LOG}.ballast")
     assert ballast is not None
     assert ballast.size == BALLAST
+    occurred("58")
 
 
 def test_too_little_room_for_the_ballast_is_not_enough() -> None:

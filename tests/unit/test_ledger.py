@@ -142,8 +142,9 @@ def test_fence_raises_and_refuses():
     assert fence.take_raised() == {}
 
 
-def test_finishing_goes_first_but_a_step_keeps_its_order():
+def test_finishing_goes_first_but_a_step_keeps_its_order(occurred):
     other = make_id(BEGAN_MS, 7, 1, 2)
     arrived = [command(P), command(R), command(C, transaction=other), command(F, transaction=other, step="send")]
     ordered = finish_first(map(Carried, arrived, "abcd"))
     assert [item.name for item in ordered] == ["c", "a", "b", "d"]
+    occurred("74")
