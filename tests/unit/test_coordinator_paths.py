@@ -23,7 +23,7 @@ from orchestrator.protocol.retry import RetryBudget, RetryPolicy
 from orchestrator.protocol.table import OpenTable
 from orchestrator.protocol.timers import BUCKET_MS, Timers
 from orchestrator.protocol.traffic import SLOW_MS_MAX, Traffic
-from orchestrator.protocol.transaction import StepProgress, Transaction
+from orchestrator.protocol.transaction import TRANSITIONS, Event, StepProgress, Transaction
 from orchestrator.saga import Saga, encode_plain
 from unit.core_alone import NOW_MS, WAITER, Alone, Input, codes, commands, opened, outcomes, saga, sent, step, told
 
@@ -347,6 +347,19 @@ def test_answers_say_what_to_do() -> None:
     answers.no_room(effects, WAITER)
     assert told(effects) == [(1, "REJECTED", "E_DISK_FULL")]
     assert "same key" in outcomes(effects)[0].message
+
+
+def test_the_table_of_transitions_is_this_one() -> None:
+    preparing, committing, committed, aborting, aborted = State
+    assert {
+        (preparing, Event.COMMIT_DURABLE): committing, (preparing, Event.ABORT_DURABLE): aborting,
+        (committing, Event.COMMIT_DURABLE): committing, (committing, Event.ALL_ACKNOWLEDGED): committed,
+        (aborting, Event.ABORT_DURABLE): aborting, (aborting, Event.ALL_ACKNOWLEDGED): aborted} == TRANSITIONS
+
+
+def test_fingerprints_are_short_and_tell_names_and_payloads_apart() -> None:
+    assert len(fingerprint_of("sample", b"x")) == 16
+    assert len({fingerprint_of(name, payload) for name in ("a", "b", "long" * 9) for payload in (b"x", b"y")}) == 6
 
 
 def test_effects_of_two_calls_are_one() -> None:

@@ -220,6 +220,7 @@ def test_a_finish_without_budget_is_postponed_too() -> None:
 def test_a_finish_is_repeated_until_acknowledged_and_parked_when_nobody_answers() -> None:
     alone = Alone(saga(step("a", finish_retry=PATIENT)))
     (commit,) = commands(alone.committed())
+    assert commit.request == b""  # the row has it
     (again,) = commands(alone.tick(120))
     assert (again.kind, again.attempt, again.request) == (Kind.COMMIT, 2, b"")
     parking = alone.tick(120)
@@ -231,6 +232,7 @@ def test_a_finish_is_repeated_until_acknowledged_and_parked_when_nobody_answers(
     assert (sent(slow), slow.records) == ([("a", "COMMIT", 4)], [])
     done = alone.say(commit, Status.ACK)
     assert codes(done) == [("Parked", ""), ("Ended", "")]
+    assert (done.records[0].message, {record.at_ms for record in done.records}) == ("", {alone.now_ms})
     assert alone.core.open_count == 0
 
 

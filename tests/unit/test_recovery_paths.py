@@ -60,6 +60,13 @@ def test_a_cancel_of_what_waits_for_its_turn_is_heeded_when_that_comes() -> None
     assert not commands(effects)
 
 
+def test_a_cancel_goes_before_a_deadline_that_passed_meanwhile() -> None:
+    alone = Alone(adopted=[opened(n) for n in range(1, AT_A_TIME + 2)])
+    last = opened(AT_A_TIME + 1).begun.transaction
+    alone.core.cancel(WAITER, "", last, NOW_MS)
+    assert [r.code for r in alone.tick(100_000).records if r.transaction == last] == ["E_CANCELLED"]
+
+
 def test_turns_come_one_after_the_other() -> None:
     alone = Alone(adopted=[opened(n) for n in range(1, 2 * AT_A_TIME + 2)])
     assert len(commands(alone.adopted)) == AT_A_TIME
@@ -149,6 +156,7 @@ def test_a_trial_ends_with_the_decision() -> None:
     effects = alone.tick(20)
     assert [(r.transaction, r.code) for r in effects.records] == [
         (opened(1).begun.transaction, ""), (opened(2).begun.transaction, "E_SUSPECT")]
+    assert {record.at_ms for record in effects.records} == {alone.now_ms}
     assert not alone.tick(20).records  # the next trial has not begun before its mark is durable
 
 

@@ -230,6 +230,7 @@ def test_what_is_no_id_is_a_violation_and_raises_no_epoch(rig: Rig) -> None:
     command = Command("not an id", "s", P, 1, 9, "hold", b"")
     (reply,) = rig.run(Work(command, "peer"))
     assert (reply.status, reply.code, rig.store.epochs()) == (Status.VIOLATION, "E_INVALID_INPUT", {})
+    assert "not the id" in reply.message
 
 
 def test_an_epoch_alone_is_made_durable(rig: Rig) -> None:
