@@ -182,6 +182,8 @@ class Coordinator:
     def inquire(self, inquiries: Iterable[Inquiry]) -> tuple[list[Command], list[Inquiry]]:
         """What participants in doubt should do: ordinary commands for decided transactions, nothing for undecided ones.
 
+        Nor for a step whose rollback waits for its turn.
+
         Returns:
             The commands, and the inquiries about transactions that are not open here (to be looked up in the log).
         """
@@ -191,7 +193,7 @@ class Coordinator:
             txn = self._table.by_id.get(inquiry.transaction)
             if txn is None:
                 absent.append(inquiry)
-            elif txn.decided is not None:
+            elif txn.decided is not None and txn.may_settle(inquiry.step):
                 commands.append(self.settling(inquiry, txn.decided.decision))
         return commands, absent
 

@@ -124,6 +124,11 @@ class Transaction:
         self.unfinished -= self.performs_waiting
         self.performs_waiting = 0
 
+    def may_settle(self, step: str) -> bool:
+        """Whether nothing has to end before that step of a decided transaction: its commit or rollback has been sent."""
+        progress = self.steps.get(step)
+        return progress is None or progress.phase in (Phase.FINISHING, Phase.DONE)
+
     @property
     def results_known(self) -> bool:
         """Whether every vote is known (or parked, so that it may never be): the outcome of a commit can be told."""

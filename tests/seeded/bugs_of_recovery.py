@@ -10,6 +10,9 @@ _CORE, _DRIVE = "orchestrator.protocol.coordinator:Coordinator", "orchestrator.p
 _RECOVERY, _SHARD = "orchestrator.protocol.recovery:Recovery", "orchestrator.testing.shard_life:ShardLife"
 _PRESUMED_ABORT = Edit(
     f"{_CORE}.inquire", "absent.append(inquiry)", "commands.append(self.settling(inquiry, Decision.ABORT))")
+_SETTLED = (
+    "elif txn.decided is not None and txn.may_settle(inquiry.step):\n"
+    "            commands.append(self.settling(inquiry, txn.decided.decision))")
 
 RECOVERY: Final = (
     Bug("driven again under a new id", "what is undecided at a restart is run anew, under an id of the new epoch", "2 9",
@@ -43,13 +46,11 @@ RECOVERY: Final = (
 
 DOUBT: Final = (
     Bug("undecided, so rolled back", "a participant in doubt about an undecided transaction is told Rollback", "16 51",
-        (Edit(f"{_CORE}.inquire", "elif txn.decided is not None:\n            commands.append(self.settling(inquiry, "
-              "txn.decided.decision))", "else:\n            commands.append(self.settling(inquiry, "
+        (Edit(f"{_CORE}.inquire", _SETTLED, "else:\n            commands.append(self.settling(inquiry, "
               "txn.decided.decision if txn.decided else Decision.ABORT))"),)),
     Bug("in doubt, told what is not durable", "in doubt, a participant is told the decision that is on its way", "51 5",
-        (Edit(f"{_CORE}.inquire", "elif txn.decided is not None:\n            commands.append(self.settling(inquiry, "
-              "txn.decided.decision))", "elif txn.decided or txn.deciding:\n            commands.append(self.settling(inquiry, "
-              "(txn.decided or txn.deciding).decision))"),)),
+        (Edit(f"{_CORE}.inquire", _SETTLED,
+              "elif txn.decided or txn.deciding:\n            commands.append(self.settling(inquiry, (txn.decided or txn.deciding).decision))"),)),
     Bug("unknown, so rolled back", "who does not hold a transaction (yet) says Rollback when asked about it", "10b 10c 15 16",
         (_PRESUMED_ABORT,
          Edit(f"{_CORE}.settling", "self._table.epochs.get(partition_of(inquiry.transaction), 0)", "inquiry.epoch"),
