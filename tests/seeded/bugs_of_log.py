@@ -6,7 +6,7 @@ from typing import Final
 
 from seeded.patching import Bug, Edit
 
-_MODEL, _LOG = "orchestrator.testing.log_model:LogModel", "orchestrator.testing.log_model:MemoryLog"
+_MODEL, _LOG = "orchestrator.testing.simulation.log_model:LogModel", "orchestrator.testing.simulation.log_model:MemoryLog"
 _OWNED = 'if self.owners.get(partition_of(record.transaction), (0, 0, ""))[1:] != (epoch, incarnation):'
 
 LOG: Final = (

@@ -7,7 +7,7 @@ from typing import Final
 from seeded.patching import Bug, Edit
 
 _CORE, _DRIVE = "orchestrator.protocol.coordinator:Coordinator", "orchestrator.protocol.drive:Drive"
-_RECOVERY, _SHARD = "orchestrator.protocol.recovery:Recovery", "orchestrator.testing.shard_life:ShardLife"
+_RECOVERY, _SHARD = "orchestrator.protocol.recovery:Recovery", "orchestrator.testing.simulation.shard_life:ShardLife"
 _PRESUMED_ABORT = Edit(
     f"{_CORE}.inquire", "absent.append(inquiry)", "commands.append(self.settling(inquiry, Decision.ABORT))")
 _SETTLED = (
@@ -23,7 +23,7 @@ RECOVERY: Final = (
               "begun.fingerprint, begun.saga, begun.version, begun.input, begun.began_ms, begun.deadline_ms, "
               "begun.duration_ms)"),)),
     Bug("decided work is not taken up", "recovery looks for undecided transactions only", "7",
-        (Edit("orchestrator.testing.log_model:LogModel.take", "if entry.ended or", "if entry.decided or"),)),
+        (Edit("orchestrator.testing.simulation.log_model:LogModel.take", "if entry.ended or", "if entry.decided or"),)),
     Bug("performs lost at a restart", "what waits to be performed is taken for done when COMMIT was found stored", "7 9",
         (Edit(f"{_RECOVERY}._restored", "if stored.state in (State.COMMITTED, State.ABORTED):\n        txn.end_again()",
               "if stored.decided is not None:\n        txn.end_again(); txn.ended = stored.ended_ms > 0"),)),
@@ -50,7 +50,8 @@ DOUBT: Final = (
               "txn.decided.decision if txn.decided else Decision.ABORT))"),)),
     Bug("in doubt, told what is not durable", "in doubt, a participant is told the decision that is on its way", "51 5",
         (Edit(f"{_CORE}.inquire", _SETTLED,
-              "elif txn.decided or txn.deciding:\n            commands.append(self.settling(inquiry, (txn.decided or txn.deciding).decision))"),)),
+              "elif txn.decided or txn.deciding:\n            commands.append("
+              "self.settling(inquiry, (txn.decided or txn.deciding).decision))"),)),
     Bug("unknown, so rolled back", "who does not hold a transaction (yet) says Rollback when asked about it", "10b 10c 15 16",
         (_PRESUMED_ABORT,
          Edit(f"{_CORE}.settling", "self._table.epochs.get(partition_of(inquiry.transaction), 0)", "inquiry.epoch"),

@@ -12,7 +12,7 @@ from orchestrator.protocol.messages import Kind
 from seeded.patching import Bug, Cell, Edit
 
 _CORE, _DRIVE = "orchestrator.protocol.coordinator:Coordinator", "orchestrator.protocol.drive:Drive"
-_RECOVERY, _SHARD = "orchestrator.protocol.recovery:Recovery", "orchestrator.testing.shard_life:ShardLife"
+_RECOVERY, _SHARD = "orchestrator.protocol.recovery:Recovery", "orchestrator.testing.simulation.shard_life:ShardLife"
 
 # (the mistake, why it breaks nothing)
 SURVIVORS: Final[tuple[tuple[Bug, str], ...]] = (
@@ -59,15 +59,15 @@ SURVIVORS: Final[tuple[tuple[Bug, str], ...]] = (
          (Edit("actors.memory:MemoryStore.retain", " and row.state is not RowState.PREPARED", ""),), "trip"),
      "what holds something is open, so it holds the watermark back or is exempt; see 'the exempt are purged'"),
     (Bug("another payload fits at the log", "the log does not compare fingerprints", "42-43",
-         (Edit("orchestrator.testing.log_model:LogModel._begun",
+         (Edit("orchestrator.testing.simulation.log_model:LogModel._begun",
                'fits = not record.fingerprint or stored.begun.fingerprint in {b"", record.fingerprint}', "fits = True"),)),
      "the shard compares once more before it tells anybody; see 'fingerprint ignored at the log'"),
     (Bug("the log opens without a sync", "what an earlier life wrote and did not sync is answered from", "56b",
-         (Edit("orchestrator.testing.log_model:MemoryLog.__init__", 'journal.commit(("_opened", None, 0))', "pass"),)),
+         (Edit("orchestrator.testing.simulation.log_model:MemoryLog.__init__", 'journal.commit(("_opened", None, 0))', "pass"),)),
      ("every append and every taking syncs what was written before it; only reads are answered without, and callers of the "
       "simulator look nothing up: for the real log the tests of the simulated disk answer for it")),
     (Bug("a superseded log answers reads", "a zombie tells what it remembers, not what the file holds", "66 15",
-         (Edit("orchestrator.testing.log_life:LogLife.on_load", "if self._log.superseded else", "if False else"),)),
+         (Edit("orchestrator.testing.simulation.log_life:LogLife.on_load", "if self._log.superseded else", "if False else"),)),
      "a shard reads the log only about what it does not hold, and what is open is held; an older state is driven on again"),
     (Bug("in doubt only once", "a participant asks once about what it holds", "51",
          (Edit("actors.doubt:Doubts.due", "self._asked[key] = (times, now_ms", "self._asked[key] = (times, (1 << 60)"),)),
