@@ -42,8 +42,9 @@ FAILURES_HEAD: Final = """# What can fail, and what must come of it
 Generated from `orchestrator/testing/catalogue.py` by `python docs/generate.py`; edit that.
 
 Every row has a mark that fires when the situation has really occurred: in the simulator and the crash sweep by what the
-processes held, had sent and had made durable at that moment (`orchestrator/testing/witness.py`), in a test once it has made
-and verified it (the fixture `occurred`). `tests/chaos/catalogue.py` counts the marks, and fails on a row without any.
+processes held, had sent and had made durable at that moment (`orchestrator/testing/simulation/witness.py`), in a test
+once it has made and verified it (the fixture `occurred`). `tests/chaos/catalogue.py` counts the marks, and fails on a row
+without any.
 
 simulator: random schedules · sweep: every crash point and every message of a saga · test: a test of the default run ·
 chaos: a run on real processes, by the command named.

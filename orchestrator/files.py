@@ -1,7 +1,7 @@
 """The disk as a database of raytx uses it: a port, and the real files behind it.
 
 Everything that `OwnedDatabase`, its mark, its lock and its ballast do to a disk goes through `Files`, so that the same code
-runs over a simulated one (`orchestrator.testing.storage`). Where nothing is given it is the real one.
+runs over a simulated one (`orchestrator.testing.disk.storage`). Where nothing is given it is the real one.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def prove(
     from orchestrator.cli import report_errors  # noqa: PLC0415 - it imports this module
     from orchestrator.testing.examination_report import progress_line, render, to_json  # noqa: PLC0415 - only where needed
     from orchestrator.testing.examine import Plan, examine  # noqa: PLC0415 - as above
-    from orchestrator.testing.simulator import Explored  # noqa: PLC0415 - as above
+    from orchestrator.testing.simulation.simulator import Explored  # noqa: PLC0415 - as above
 
     told = Console(stderr=True)
     with report_errors(as_json=as_json):

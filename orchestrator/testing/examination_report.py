@@ -9,9 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from orchestrator.testing.examine import Examination, Plan
-from orchestrator.testing.simulator import Explored
-from orchestrator.testing.story import tell
-from orchestrator.testing.sweep import SweepReport
+from orchestrator.testing.simulation.simulator import Explored
+from orchestrator.testing.simulation.story import tell
+from orchestrator.testing.simulation.sweep import SweepReport
 
 
 def render(plan: Plan, done: Examination) -> RenderableType:

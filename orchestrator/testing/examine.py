@@ -15,12 +15,12 @@ from typing import Any
 from orchestrator.app import App, load_app
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.saga import Saga
-from orchestrator.testing.contract import check_app
-from orchestrator.testing.contract_report import ContractReport
-from orchestrator.testing.schedule import Run
-from orchestrator.testing.simulator import Explored, Simulator, explore
-from orchestrator.testing.sweep import SweepReport, sweep
-from orchestrator.testing.workload import Workload
+from orchestrator.testing.contract.check import check_app
+from orchestrator.testing.contract.report import ContractReport
+from orchestrator.testing.simulation.schedule import Run
+from orchestrator.testing.simulation.simulator import Explored, Simulator, explore
+from orchestrator.testing.simulation.sweep import SweepReport, sweep
+from orchestrator.testing.simulation.workload import Workload
 
 CHUNK = 250  # schedules that a process runs at a time
 Progress = Callable[[str, Explored], None]

@@ -16,7 +16,7 @@ from orchestrator.errors import DefiniteError
 from orchestrator.log.reader import LogReader
 from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.records import AppendRequest, Ended, EpochRecord, Parked, Record, TakeRequest
-from orchestrator.testing.storage import Crashed
+from orchestrator.testing.disk.storage import Crashed
 from unit.disk_bench import BALLAST, LOG, TEMPLATE, VAULT, ended, held, open_log, open_store, put, read_store
 from unit.log_bench import ABORT, COMMIT, NOW, begun, decided
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from actors.store import Store
     from orchestrator.log.store import LogStore
-    from orchestrator.testing.storage import SimulatedDisk
+    from orchestrator.testing.disk.storage import SimulatedDisk
 
 HOUR_MS = 3_600_000
 LIVES_MAX = 60

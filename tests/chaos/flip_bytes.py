@@ -35,7 +35,7 @@ from unit.disk_bench import TEMPLATE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.testing.storage import SimulatedDisk
+    from orchestrator.testing.disk.storage import SimulatedDisk
 
 STEPS = 6
 STORIES = {"log": log_story, "service": store_story}

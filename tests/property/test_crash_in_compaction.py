@@ -13,7 +13,7 @@ from orchestrator.log.reader import LogReader
 from orchestrator.log.store import LogStore
 from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.records import AppendRequest, Decision, Ended, EpochRecord, TakeRequest
-from orchestrator.testing.storage import SimulatedDisk
+from orchestrator.testing.disk.storage import SimulatedDisk
 from unit.disk_bench import BALLAST, LOG, TEMPLATE, VAULT, ended, open_store, put
 from unit.log_bench import begun, decided
 

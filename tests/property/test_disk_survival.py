@@ -14,7 +14,7 @@ from unit.disk_bench import TEMPLATE
 
 if TYPE_CHECKING:
     from chaos.disk_story import State, Story
-    from orchestrator.testing.storage import SimulatedDisk
+    from orchestrator.testing.disk.storage import SimulatedDisk
 
 STEPS = 7
 STORIES = {"log": log_story(1, STEPS), "service": store_story(1, STEPS)}

@@ -24,7 +24,7 @@ from orchestrator.protocol.records import (
     Record,
     TakeRequest,
 )
-from orchestrator.testing.log_model import LogModel
+from orchestrator.testing.simulation.log_model import LogModel
 
 NOW = 1_700_000_000_000
 PARTITIONS = (3, 4)

@@ -63,7 +63,8 @@ SURVIVORS: Final[tuple[tuple[Bug, str], ...]] = (
                'fits = not record.fingerprint or stored.begun.fingerprint in {b"", record.fingerprint}', "fits = True"),)),
      "the shard compares once more before it tells anybody; see 'fingerprint ignored at the log'"),
     (Bug("the log opens without a sync", "what an earlier life wrote and did not sync is answered from", "56b",
-         (Edit("orchestrator.testing.simulation.log_model:MemoryLog.__init__", 'journal.commit(("_opened", None, 0))', "pass"),)),
+         (Edit("orchestrator.testing.simulation.log_model:MemoryLog.__init__",
+               'journal.commit(("_opened", None, 0))', "pass"),)),
      ("every append and every taking syncs what was written before it; only reads are answered without, and callers of the "
       "simulator look nothing up: for the real log the tests of the simulated disk answer for it")),
     (Bug("a superseded log answers reads", "a zombie tells what it remembers, not what the file holds", "66 15",

@@ -29,7 +29,7 @@ from orchestrator.protocol.effects import Effects, Waiter
 from orchestrator.protocol.messages import OutcomeStatus, SubmitRequest
 from orchestrator.protocol.records import AppendResult, AppendStatus, Decided
 from orchestrator.saga import Saga
-from orchestrator.testing.journal import Journal
+from orchestrator.testing.simulation.journal import Journal
 
 TURN_MS = 20
 BURST = 80  # orders at once, so that a queue forms

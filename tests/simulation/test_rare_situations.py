@@ -11,12 +11,12 @@ from orchestrator.protocol.identifiers import epoch_of, partition_of_key
 from orchestrator.protocol.messages import Inquiry, OutcomeStatus
 from orchestrator.protocol.records import RECORD_SCHEMA, TakeRequest, encode
 from orchestrator.testing import given
-from orchestrator.testing.chance import Chance
-from orchestrator.testing.life import Message
-from orchestrator.testing.options import Options
-from orchestrator.testing.schedule import BOOT_MS, settle
-from orchestrator.testing.simulator import opened
-from orchestrator.testing.world import World
+from orchestrator.testing.simulation.chance import Chance
+from orchestrator.testing.simulation.life import Message
+from orchestrator.testing.simulation.options import Options
+from orchestrator.testing.simulation.schedule import BOOT_MS, settle
+from orchestrator.testing.simulation.simulator import opened
+from orchestrator.testing.simulation.world import World
 from simulation.trips import PLACES, app
 
 TRIP = {"name": "north", "people": 2}

@@ -14,11 +14,11 @@ from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.messages import Command, Kind
 from orchestrator.protocol.records import AppendRequest, AppendResult, EpochRecord, Record, TakeRequest
 from orchestrator.saga import encode_plain
-from orchestrator.testing.storage import SimulatedDisk
+from orchestrator.testing.disk.storage import SimulatedDisk
 from unit.log_bench import DAY, NOW
 
 if TYPE_CHECKING:
-    from orchestrator.testing.storage import SimulatedDisk as Disk
+    from orchestrator.testing.disk.storage import SimulatedDisk as Disk
 
 LOG = Path("/data/log/log.sqlite")
 VAULT = Path("/data/services/vault.sqlite")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from rich.console import Console
 
 from actors.inventory import Inventory
 from actors.ledger import RowState
@@ -15,8 +14,7 @@ from actors.runner import BatchRunner
 from orchestrator.app import App
 from orchestrator.errors import DefiniteError
 from orchestrator.testing import check_app, check_service
-from orchestrator.testing.contract_report import Rule
-from orchestrator.testing.contract_table import contract_text
+from orchestrator.testing.contract.report import Rule
 from unit import wrong_services as wrong
 
 SAMPLES = {"take": [{"quantity": quantity} for quantity in (1, 6, 11, -1)]}
@@ -160,19 +158,6 @@ def test_an_opening_that_aborts_is_told():
     says = "opening 2 of the app was aborted: place_order: reserve answered NO DUPLICATE_ORDER"
     with pytest.raises(DefiniteError, match=says):
         check_app(twice)
-
-
-def test_the_report_as_a_table():
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    with console.file:
-        console.print(contract_text([check(wrong.Shelf()), check(wrong.ForgetsToRelease())]))
-    text = console.export_text()
-    assert "contract: 2 services, " in text
-    assert "seed 0: 1 rules broken" in text
-    assert "shelf take: after the rollback it is not as it was before the prepare" in text
-    row = next(line for line in text.splitlines() if line.startswith(Rule.RESTORES.value))
-    assert row.split()[-4] == "broken"
-    assert next(line for line in text.splitlines() if line.startswith(Rule.LATE_ANSWER.value)).split()[-2:] == ["-", "-"]
 
 
 # what the ledger promises on behalf of every service is checked as well: a participant whose ledger is broken is found

@@ -15,7 +15,7 @@ from orchestrator.ballast import REFILL_EVERY_MS, is_full
 from orchestrator.protocol.messages import Kind, Status
 from orchestrator.protocol.records import CancelledKey, Ended
 from orchestrator.saga import encode_plain
-from orchestrator.testing.storage import SimulatedDisk
+from orchestrator.testing.disk.storage import SimulatedDisk
 from unit.disk_bench import BALLAST, LOG, TEMPLATE, Shard, command, open_log, open_store, read_store
 from unit.log_bench import COMMIT, NOW, begun, decided, sole, statuses
 from unit.test_service_base import Vault

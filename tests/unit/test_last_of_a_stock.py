@@ -14,7 +14,7 @@ from actors.store import Retention
 from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.messages import Command, Kind, Status
 from orchestrator.saga import encode_plain
-from orchestrator.testing.journal import Journal
+from orchestrator.testing.simulation.journal import Journal
 
 
 class Take(BaseModel):

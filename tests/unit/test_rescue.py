@@ -13,7 +13,7 @@ from orchestrator.database import OwnedDatabase, create_database, open_reader
 from orchestrator.errors import DefiniteError
 from orchestrator.mark import mark_path, read_mark
 from orchestrator.rescue import has_failed, is_io_error, rescue, rescued_path
-from orchestrator.testing.storage import Crashed, SimulatedDisk
+from orchestrator.testing.disk.storage import Crashed, SimulatedDisk
 
 if TYPE_CHECKING:
     from orchestrator.files import Files

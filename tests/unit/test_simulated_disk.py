@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.database import OwnedDatabase, create_database, open_reader
-from orchestrator.testing.storage import Crashed, SimulatedDisk
+from orchestrator.testing.disk.storage import Crashed, SimulatedDisk
 
 if TYPE_CHECKING:
     from orchestrator.files import DataFile

@@ -19,8 +19,8 @@ from enum import StrEnum
 import pytest
 from loguru import logger
 
-from orchestrator.testing.ambient import Ambient
-from orchestrator.testing.attributes import Attributes
+from orchestrator.testing.contract.ambient import Ambient
+from orchestrator.testing.contract.attributes import Attributes
 
 
 class Colour(StrEnum):

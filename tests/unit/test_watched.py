@@ -9,7 +9,7 @@ from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.messages import SCHEMA_VERSION, Command, CommandBatch, Kind, Reply, ReplyBatch, Status
 from orchestrator.protocol.records import encode
 from orchestrator.saga import encode_plain
-from orchestrator.testing.journal import Journal
+from orchestrator.testing.simulation.journal import Journal
 
 
 def told(life, *commands: Command) -> list[Reply]:

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from math import isqrt
 
 from orchestrator.config import FaultSettings
-from orchestrator.testing.chance import Chance
-from orchestrator.testing.journal import Point
 from orchestrator.testing.marks import Marks
-from orchestrator.testing.options import Options
-from orchestrator.testing.schedule import BOOT_MS, settle
-from orchestrator.testing.workload import Books, Workload
-from orchestrator.testing.world import LATE_MS, ViolationError, World
+from orchestrator.testing.simulation.chance import Chance
+from orchestrator.testing.simulation.journal import Point
+from orchestrator.testing.simulation.options import Options
+from orchestrator.testing.simulation.schedule import BOOT_MS, settle
+from orchestrator.testing.simulation.workload import Books, Workload
+from orchestrator.testing.simulation.world import LATE_MS, ViolationError, World
 
 KEY = "swept"
 MESSAGE_FAULTS = ("lose", "double", "swap", "late")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-from orchestrator.testing.chance import Chance
+from orchestrator.testing.simulation.chance import Chance
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

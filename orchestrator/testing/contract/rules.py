@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from orchestrator.protocol.messages import Kind, Reply, Status
-from orchestrator.testing.contract_report import Rule, differences
-from orchestrator.testing.trial import Message, Sample, Trial, refused_request, same_answer
+from orchestrator.testing.contract.report import Rule, differences
+from orchestrator.testing.contract.trial import Message, Sample, Trial, refused_request, same_answer
 
 PREPARE, COMMIT, ROLLBACK, PERFORM = Kind.PREPARE, Kind.COMMIT, Kind.ROLLBACK, Kind.PERFORM
 REPEATS = 3

@@ -7,9 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from orchestrator.protocol.messages import Kind, Reply, Status
-from orchestrator.testing.company import Company
-from orchestrator.testing.contract_report import Rule, Verdicts, differences
-from orchestrator.testing.trial import Message, Sample, Trial, number_of, same_answer
+from orchestrator.testing.contract.company import Company
+from orchestrator.testing.contract.report import Rule, Verdicts, differences
+from orchestrator.testing.contract.trial import Message, Sample, Trial, number_of, same_answer
 
 TRANSACTIONS = (2, 4)
 TURNS = (8, 16)

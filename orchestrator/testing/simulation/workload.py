@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestrator.app import App
 from orchestrator.protocol.records import Decided
 from orchestrator.saga import Saga
-from orchestrator.testing.stores import JournalStores, Stores
+from orchestrator.testing.simulation.stores import JournalStores, Stores
 
 if TYPE_CHECKING:
-    from orchestrator.testing.world import World
+    from orchestrator.testing.simulation.world import World
 
 
 class Books(Protocol):

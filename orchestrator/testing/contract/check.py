@@ -14,12 +14,12 @@ from typing import Any
 from orchestrator.app import App, Participant
 from orchestrator.protocol.messages import Kind, Status
 from orchestrator.saga import encode_plain
-from orchestrator.testing.company import Company
-from orchestrator.testing.contract_report import ContractReport, Rule, Verdicts
-from orchestrator.testing.contract_retries import retries
-from orchestrator.testing.contract_rules import PAIRED, SINGLE, SINGLE_PREPARED, first_answer
-from orchestrator.testing.recording import EXAMPLES, OPENING, record
-from orchestrator.testing.trial import Sample, Surroundings, Trial
+from orchestrator.testing.contract.company import Company
+from orchestrator.testing.contract.recording import EXAMPLES, OPENING, record
+from orchestrator.testing.contract.report import ContractReport, Rule, Verdicts
+from orchestrator.testing.contract.retries import retries
+from orchestrator.testing.contract.rules import PAIRED, SINGLE, SINGLE_PREPARED, first_answer
+from orchestrator.testing.contract.trial import Sample, Surroundings, Trial
 
 CASES = 100
 

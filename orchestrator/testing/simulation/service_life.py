@@ -10,12 +10,12 @@ import msgspec
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import Command, CommandBatch, Inquiry, Kind, ReplyBatch, Status
 from orchestrator.protocol.records import Decision
-from orchestrator.testing.life import Life, Message
-from orchestrator.testing.shard_life import ShardLife
+from orchestrator.testing.simulation.life import Life, Message
+from orchestrator.testing.simulation.shard_life import ShardLife
 
 if TYPE_CHECKING:
     from orchestrator.local import Mail
-    from orchestrator.testing.world import World
+    from orchestrator.testing.simulation.world import World
 
 _COMMANDS = msgspec.msgpack.Decoder(CommandBatch)
 _REPLIES = msgspec.msgpack.Decoder(ReplyBatch)

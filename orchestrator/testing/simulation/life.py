@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from orchestrator.testing.world import World
+    from orchestrator.testing.simulation.world import World
 
 AGAIN_MS = 400  # a call that was not answered is made again
 AGAIN_MS_MAX = 2_000

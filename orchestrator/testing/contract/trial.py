@@ -15,10 +15,10 @@ from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.messages import SCHEMA_VERSION, Command, CommandBatch, Kind, Reply, ReplyBatch, Status
 from orchestrator.protocol.records import encode
 from orchestrator.saga import decode_plain, encode_plain
-from orchestrator.testing.ambient import Ambient
-from orchestrator.testing.attributes import Attributes
-from orchestrator.testing.contract_report import Rule, Verdicts, differences, short
-from orchestrator.testing.journal import Journal
+from orchestrator.testing.contract.ambient import Ambient
+from orchestrator.testing.contract.attributes import Attributes
+from orchestrator.testing.contract.report import Rule, Verdicts, differences, short
+from orchestrator.testing.simulation.journal import Journal
 
 BEGAN_MS = 1_700_000_000_000
 NEVER_IN_DOUBT_MS = 1 << 40

@@ -18,10 +18,10 @@ from orchestrator.protocol.messages import (
     SubmitRequest,
 )
 from orchestrator.protocol.records import encode
-from orchestrator.testing.life import Life, Message
+from orchestrator.testing.simulation.life import Life, Message
 
 if TYPE_CHECKING:
-    from orchestrator.testing.world import World
+    from orchestrator.testing.simulation.world import World
 
 _OUTCOMES = msgspec.msgpack.Decoder(OutcomeBatch)
 ASK_AGAIN_MS = 700

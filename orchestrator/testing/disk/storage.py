@@ -1,7 +1,7 @@
 """A disk that forgets, fills and fails: what a power loss leaves of a file is what was synced, and any part of the rest.
 
 The production stores run on it (`SimulatedDisk.files` is their files port; SQLite reaches it through
-`orchestrator.testing.vfs`), so what is proved here is proved of the product and not of a model of it.
+`orchestrator.testing.disk.vfs`), so what is proved here is proved of the product and not of a model of it.
 
 - A write goes to the page cache. A sync of the file makes its writes durable.
 - A power loss keeps what is durable and any subset of the unsynced writes. A sector of 512 bytes is written whole, but a
@@ -22,15 +22,15 @@ import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.testing.inode import Change, Handle, Inode
-from orchestrator.testing.life import Crashed
-from orchestrator.testing.simulated_files import SimulatedFiles
+from orchestrator.testing.disk.inode import Change, Handle, Inode
+from orchestrator.testing.disk.simulated_files import SimulatedFiles
+from orchestrator.testing.simulation.life import Crashed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from orchestrator.files import Files
-    from orchestrator.testing.vfs import SimulatedConnection
+    from orchestrator.testing.disk.vfs import SimulatedConnection
 
 Operation = Literal["write", "sync", "truncate", "create", "rename", "remove", "sync_directory"]
 

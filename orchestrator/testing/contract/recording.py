@@ -11,8 +11,8 @@ from orchestrator.app import App
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.protocol.messages import Kind, Reply, Status
 from orchestrator.saga import Context, Saga, Step, decode_plain, encode_plain
-from orchestrator.testing.contract_report import Verdicts
-from orchestrator.testing.trial import Sample, Surroundings, Trial, transaction_id
+from orchestrator.testing.contract.report import Verdicts
+from orchestrator.testing.contract.trial import Sample, Surroundings, Trial, transaction_id
 
 EXAMPLES = 16
 OPENING = 0x1000  # numbers of the transactions that are there before a check begins its own

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from orchestrator.protocol.records import AppendReply, AppendRequest, TakeReply, TakeRequest, encode
-from orchestrator.testing.life import Life, Message
-from orchestrator.testing.log_model import LogModel
+from orchestrator.testing.simulation.life import Life, Message
+from orchestrator.testing.simulation.log_model import LogModel
 
 if TYPE_CHECKING:
-    from orchestrator.testing.world import World
+    from orchestrator.testing.simulation.world import World
 
 _APPEND = msgspec.msgpack.Decoder(AppendRequest)
 _TAKE = msgspec.msgpack.Decoder(TakeRequest)

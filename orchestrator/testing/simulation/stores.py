@@ -6,16 +6,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.testing.journal import Journal, Point
-from orchestrator.testing.log_model import LogModel, MemoryLog
+from orchestrator.testing.simulation.journal import Journal, Point
+from orchestrator.testing.simulation.log_model import LogModel, MemoryLog
 
 if TYPE_CHECKING:
     from orchestrator.app import LedgerReader, StepState
     from orchestrator.local import LocalParticipant
-    from orchestrator.testing.life import Life
-    from orchestrator.testing.log_life import AnyLog
-    from orchestrator.testing.workload import Books, JournalBooks
-    from orchestrator.testing.world import World
+    from orchestrator.testing.simulation.life import Life
+    from orchestrator.testing.simulation.log_life import AnyLog
+    from orchestrator.testing.simulation.workload import Books, JournalBooks
+    from orchestrator.testing.simulation.world import World
 
 
 class Stores(Protocol):

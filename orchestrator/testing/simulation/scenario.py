@@ -13,13 +13,13 @@ from orchestrator.app import App
 from orchestrator.config import FaultSettings
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.saga import decode_plain
-from orchestrator.testing.chance import Chance
-from orchestrator.testing.life import Message
-from orchestrator.testing.options import Options
-from orchestrator.testing.schedule import BOOT_MS, settle
-from orchestrator.testing.simulator import opened
-from orchestrator.testing.story import tell
-from orchestrator.testing.world import LATE_MS, ViolationError, World
+from orchestrator.testing.simulation.chance import Chance
+from orchestrator.testing.simulation.life import Message
+from orchestrator.testing.simulation.options import Options
+from orchestrator.testing.simulation.schedule import BOOT_MS, settle
+from orchestrator.testing.simulation.simulator import opened
+from orchestrator.testing.simulation.story import tell
+from orchestrator.testing.simulation.world import LATE_MS, ViolationError, World
 
 POINTS = (
     "before sending", "on receiving", "after handling", "before the write", "between write and sync", "after the sync")

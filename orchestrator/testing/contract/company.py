@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 
 from orchestrator.protocol.messages import Kind, Status
-from orchestrator.testing.contract_report import differing
-from orchestrator.testing.trial import Sample, Trial
+from orchestrator.testing.contract.report import differing
+from orchestrator.testing.contract.trial import Sample, Trial
 
 PAIRS_MAX = 6  # of two operations, and as many of a request with itself; the random cases bring together any
 COMPANY_SHARE = 0.6  # of the other transactions of a random case write what its first one writes

@@ -29,7 +29,7 @@ from orchestrator.protocol.records import (
     TakeReply,
     TakeRequest,
 )
-from orchestrator.testing.journal import Journal
+from orchestrator.testing.simulation.journal import Journal
 
 
 @dataclass(slots=True)

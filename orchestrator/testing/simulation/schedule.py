@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 
 from orchestrator.protocol.identifiers import partition_of_key
 from orchestrator.protocol.messages import OutcomeStatus
-from orchestrator.testing.chance import Chance, Draw
-from orchestrator.testing.invariants import findings
 from orchestrator.testing.marks import Marks
-from orchestrator.testing.options import Options, draw
-from orchestrator.testing.world import ViolationError, World
+from orchestrator.testing.simulation.chance import Chance, Draw
+from orchestrator.testing.simulation.invariants import findings
+from orchestrator.testing.simulation.options import Options, draw
+from orchestrator.testing.simulation.world import ViolationError, World
 
 if TYPE_CHECKING:
-    from orchestrator.testing.life import Life
-    from orchestrator.testing.workload import Books, Workload
+    from orchestrator.testing.simulation.life import Life
+    from orchestrator.testing.simulation.workload import Books, Workload
 
 HEAL_MS = 400_000  # simulated: whatever has not ended by then never will
 SLICE_MS = 500

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache, partial
 
 from orchestrator.app import App
-from orchestrator.testing.chance import Chance, Draw
 from orchestrator.testing.marks import Marks
-from orchestrator.testing.options import Options
-from orchestrator.testing.schedule import Run, run_schedule, settle
-from orchestrator.testing.workload import Books, Workload, empty_books
-from orchestrator.testing.world import World
+from orchestrator.testing.simulation.chance import Chance, Draw
+from orchestrator.testing.simulation.options import Options
+from orchestrator.testing.simulation.schedule import Run, run_schedule, settle
+from orchestrator.testing.simulation.workload import Books, Workload, empty_books
+from orchestrator.testing.simulation.world import World
 
 GC_THRESHOLDS = (200_000, 10, 10)
 _SHRINK_RUNS_MAX = 400
@@ -145,7 +145,7 @@ def opened(app: App, *, on_disk: bool = False) -> Books:
     """
     books: Books = empty_books(app)
     if on_disk:
-        from orchestrator.testing.disk_stores import empty_disks  # noqa: PLC0415 - needs APSW, which comes with [test]
+        from orchestrator.testing.simulation.disk_stores import empty_disks  # noqa: PLC0415 - needs APSW, which comes with [test]
 
         books = empty_disks(app)
     world = World(books, Options(), Chance(0))

@@ -20,19 +20,19 @@ from orchestrator.local import StorePlace
 from orchestrator.log.reader import LogReader
 from orchestrator.log.store import LogStore, create_log
 from orchestrator.protocol.records import AppendReply, AppendRequest, Decided, TakeReply, TakeRequest
-from orchestrator.testing.life import Crashed
-from orchestrator.testing.log_model import Entry, LogModel
-from orchestrator.testing.storage import Operation, SimulatedDisk
+from orchestrator.testing.disk.storage import Operation, SimulatedDisk
+from orchestrator.testing.simulation.life import Crashed
+from orchestrator.testing.simulation.log_model import Entry, LogModel
 
 if TYPE_CHECKING:
     from orchestrator.app import LedgerReader, StepState
     from orchestrator.local import LocalParticipant
-    from orchestrator.testing.journal import Journal
-    from orchestrator.testing.life import Life
-    from orchestrator.testing.log_life import AnyLog
-    from orchestrator.testing.stores import Stores
-    from orchestrator.testing.workload import Books
-    from orchestrator.testing.world import World
+    from orchestrator.testing.simulation.journal import Journal
+    from orchestrator.testing.simulation.life import Life
+    from orchestrator.testing.simulation.log_life import AnyLog
+    from orchestrator.testing.simulation.stores import Stores
+    from orchestrator.testing.simulation.workload import Books
+    from orchestrator.testing.simulation.world import World
 
 PURGE_MAX = 100
 ROOM_BYTES_MAX = 40_000  # so much may still be written on a disk that is full soon

@@ -26,17 +26,17 @@ from orchestrator.protocol.records import (
     TakeRequest,
 )
 from orchestrator.protocol.transaction import Phase, Transaction
-from orchestrator.testing.client_life import ClientLife, Told
-from orchestrator.testing.journal import Journal, Point
-from orchestrator.testing.life import Life, Message
-from orchestrator.testing.log_life import LogLife
-from orchestrator.testing.log_model import LogModel
 from orchestrator.testing.marks import Marks
-from orchestrator.testing.service_life import ServiceLife
-from orchestrator.testing.shard_life import ShardLife
+from orchestrator.testing.simulation.client_life import ClientLife, Told
+from orchestrator.testing.simulation.journal import Journal, Point
+from orchestrator.testing.simulation.life import Life, Message
+from orchestrator.testing.simulation.log_life import LogLife
+from orchestrator.testing.simulation.log_model import LogModel
+from orchestrator.testing.simulation.service_life import ServiceLife
+from orchestrator.testing.simulation.shard_life import ShardLife
 
 if TYPE_CHECKING:
-    from orchestrator.testing.world import World
+    from orchestrator.testing.simulation.world import World
 
 NESTED = 3  # deaths in a row during recovery
 SLOW_MS = 1_000

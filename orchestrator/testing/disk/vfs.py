@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import apsw
 
-from orchestrator.testing.life import Crashed
+from orchestrator.testing.simulation.life import Crashed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from orchestrator.testing.inode import Handle
-    from orchestrator.testing.storage import SimulatedDisk
+    from orchestrator.testing.disk.inode import Handle
+    from orchestrator.testing.disk.storage import SimulatedDisk
 
 _NAME: Final = "raytx-simulated"
 _STATEMENTS_MAX: Final = 256

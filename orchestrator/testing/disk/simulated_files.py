@@ -6,16 +6,16 @@ import errno
 import os
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.testing.life import Crashed
-from orchestrator.testing.vfs import open_connection
+from orchestrator.testing.disk.vfs import open_connection
+from orchestrator.testing.simulation.life import Crashed
 
 if TYPE_CHECKING:
     import sqlite3
     from pathlib import Path
 
     from orchestrator.files import DataFile, Lock
-    from orchestrator.testing.inode import Handle
-    from orchestrator.testing.storage import SimulatedDisk
+    from orchestrator.testing.disk.inode import Handle
+    from orchestrator.testing.disk.storage import SimulatedDisk
 
 
 class SimulatedFiles:

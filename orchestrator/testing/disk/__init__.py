@@ -1,0 +1,1 @@
+"""A simulated disk for the real stores: it forgets, fills, fails and kills."""
