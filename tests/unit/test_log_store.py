@@ -215,7 +215,7 @@ def test_parked_steps_come_and_go_and_are_not_repeated(log: Log) -> None:
     assert log.take("third").open[0].parked == []
 
 
-def test_a_cancel_binds_an_unknown_key_to_an_aborted_transaction(log: Log) -> None:
+def test_a_cancel_binds_an_unknown_key_to_an_aborted_transaction(log: Log, occurred) -> None:
     log.take()
     txn, late = log.id(), log.id()
     result = only(log.append(CancelledKey(txn, "k", NOW)))
@@ -226,6 +226,7 @@ def test_a_cancel_binds_an_unknown_key_to_an_aborted_transaction(log: Log) -> No
     assert submit.status is AppendStatus.BOUND
     assert submit.stored is not None
     assert (submit.stored.begun.transaction, submit.stored.state) == (txn, State.ABORTED)
+    occurred("47b")
 
 
 def test_a_cancel_of_a_known_key_is_told_of_its_transaction(log: Log) -> None:
@@ -258,7 +259,18 @@ def test_a_repeated_take_of_the_owner_changes_nothing(log: Log) -> None:
 
 def test_restarts_are_counted_within_one_run(log: Log) -> None:
     assert [log.take("a").restarts, log.take("b").restarts, log.take("b").restarts, log.take("c").restarts] == [0, 1, 1, 2]
+    log.reopen(run="next")
     assert log.take("d", run="next").restarts == 0
+
+
+def test_a_taking_of_another_run_takes_nothing(log: Log) -> None:
+    """A shard of an earlier run may wake up, and have had other partitions: nobody would serve what it took."""
+    log.take("mine")
+    stranger = log.store.take(TakeRequest(1, 2, "of an earlier run", [7], 1, "earlier"), NOW)
+    assert (stranger.epochs, stranger.open) == ([], [])
+    owner = log.store.owner(7)
+    assert owner is not None
+    assert (owner.shard, owner.epoch, owner.incarnation) == (0, 1, "mine")
 
 
 def test_recoveries_rise_only_without_progress(log: Log) -> None:
@@ -285,12 +297,13 @@ def test_partitions_move_between_shards(log: Log) -> None:
     assert log.store.owner(8) == (0, 1, "first")
 
 
-def test_a_services_database_may_not_fall_behind_what_it_reported(log: Log) -> None:
+def test_a_services_database_may_not_fall_behind_what_it_reported(log: Log, occurred) -> None:
     assert log.store.register_store("payment", "u1", 5) == ""
     assert log.store.register_store("payment", "u1", 7) == ""
     log.reopen()
     assert "older copy: it ends at commit 6, it had 7" in log.store.register_store("payment", "u1", 6)
     assert "another one" in log.store.register_store("payment", "u2", 8)
+    occurred("25")
 
 
 def test_memory_is_read_anew_after_a_failed_turn(log: Log) -> None:
