@@ -250,6 +250,22 @@ def test_a_raised_epoch_that_was_not_stored_is_raised_again(rig: Rig) -> None:
     assert rig.store.epochs() == {7: 3}
 
 
+def test_how_far_a_batch_is_can_be_asked_while_it_runs(rig: Rig) -> None:
+    seen: list[int] = []
+
+    class Watched(Desk):
+        def _do(self, state: State, request: Order) -> Done | Refused | NotYet:
+            seen.append(rig.runner.handled)
+            return super()._do(state, request)
+
+    rig.runner = BatchRunner("desk", Watched().bound, rig.store)
+    assert rig.runner.handled == 0
+    rig.run(*(work(P, number=number) for number in (1, 2, 3)))
+    assert (seen, rig.runner.handled) == ([0, 1, 2], 3)
+    rig.run(work(P, number=4))
+    assert (seen[3:], rig.runner.handled) == ([0], 1)
+
+
 def test_without_room_nothing_begins_and_everything_ends(rig: Rig) -> None:
     rig.run(work(P, number=1), work(P, number=2))
     replies = rig.run(work(P, number=3), work(F, number=4), work(C, number=1), work(R, number=2), work(R, number=5),
