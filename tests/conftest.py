@@ -14,6 +14,9 @@ from orchestrator.testing.catalogue import ROWS, Made
 from orchestrator.testing.marks import Marks
 
 
+REAL_RAY = Path(__file__).parent / "integration"
+
+
 class MarksWriter:
     """Writes down what occurred, test by test."""
 
@@ -32,8 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--marks")
-    if path:
+    if path and not hasattr(config, "workerinput"):  # what workers report reaches the controller
         config.pluginmanager.register(MarksWriter(Path(path)))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests on a real Ray run in one worker, one after the other, on one cluster."""
+    for item in items:
+        if REAL_RAY in item.path.parents:
+            item.add_marker(pytest.mark.xdist_group("real_ray"))
 
 
 @pytest.fixture
