@@ -13,7 +13,6 @@ import pytest
 from orchestrator.testing.catalogue import ROWS, Made
 from orchestrator.testing.marks import Marks
 
-
 REAL_RAY = Path(__file__).parent / "integration"
 
 
