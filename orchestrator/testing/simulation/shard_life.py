@@ -9,7 +9,7 @@ import msgspec
 
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Lookup, Waiter
-from orchestrator.protocol.identifiers import partition_of, partition_of_key
+from orchestrator.protocol.identifiers import began_ms_of, partition_of, partition_of_key
 from orchestrator.protocol.messages import (
     SCHEMA_VERSION,
     ClientBatch,
@@ -103,7 +103,7 @@ class ShardLife(Life):
 
     def _taken(self, payload: bytes) -> None:
         taken = _TAKEN.decode(payload)
-        if not taken.epochs:
+        if self.partitions and not taken.epochs:
             self.world.end(self, "of another run")
         self.core.watermark_ms, self._exempt = taken.watermark_ms, taken.exempt
         self.serving = True
@@ -155,9 +155,11 @@ class ShardLife(Life):
 
     def _settle(self, message: Message, inquiry: Inquiry) -> None:
         def loaded(stored: StoredTransaction | None) -> None:
-            if stored is None:
+            # a zombie may hold what its successor has settled and the log has forgotten; who holds it at the end is judged then
+            forgotten = began_ms_of(inquiry.transaction) < self.core.watermark_ms
+            if stored is None and not forgotten:
                 self.world.violation("D", f"{message.source.role} holds {inquiry.transaction}, which the log does not know")
-            elif stored.decided is not None:
+            elif stored is not None and stored.decided is not None:
                 self.answer(message, _ENCODER.encode([self.core.settling(inquiry, stored.decided.decision)]))
 
         self.call("log", "load", lambda: ("", inquiry.transaction), loaded)
