@@ -38,6 +38,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(MarksWriter(Path(path)))
 
 
+@pytest.hookimpl(tryfirst=True)  # before the groups are read
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """All tests on a real Ray run in one worker, one after the other, on one cluster."""
     for item in items:
