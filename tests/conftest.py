@@ -13,8 +13,6 @@ import pytest
 from orchestrator.testing.catalogue import ROWS, Made
 from orchestrator.testing.marks import Marks
 
-REAL_RAY = Path(__file__).parent / "integration"
-
 
 class MarksWriter:
     """Writes down what occurred, test by test."""
@@ -34,16 +32,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--marks")
-    if path and not hasattr(config, "workerinput"):  # what workers report reaches the controller
+    if path:
         config.pluginmanager.register(MarksWriter(Path(path)))
-
-
-@pytest.hookimpl(tryfirst=True)  # before the groups are read
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """All tests on a real Ray run in one worker, one after the other, on one cluster."""
-    for item in items:
-        if REAL_RAY in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("real_ray"))
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ def main() -> int:
         environment = {**os.environ, "COVERAGE_FILE": f"{scratch}/coverage", "COVERAGE_CORE": "ctrace"}
         coverage = (sys.executable, "-m", "coverage")
         ran = subprocess.run(
-            [*coverage, "run", "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-k", f"not ({SLOW})", *tests],
+            [*coverage, "run", "-m", "pytest", "-p", "no:cacheprovider", "-k", f"not ({SLOW})", *tests],
             cwd=ROOT, env=environment, check=False)
         if ran.returncode:
             return ran.returncode

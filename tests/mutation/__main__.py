@@ -53,7 +53,7 @@ def main() -> int:
     killing = Killing(makers, 60 * arguments.minutes, lambda mutant, fate: _print(mutant, fate, explained))
     with tempfile.TemporaryDirectory() as scratch:
         pytest.main([
-            "-q", "-s", "-n", "0", "--assert=plain", "--tb=no", "-k", f"not ({SLOW})",
+            "-q", "-s", "--assert=plain", "--tb=no", "-k", f"not ({SLOW})",
             "--no-header", "--no-summary", "--import-mode=importlib", "-p", "no:cacheprovider",
             "-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning",
             f"--rootdir={TESTS.parent}", f"--basetemp={scratch}/pytest", "-o", "tmp_path_retention_policy=none",
