@@ -311,6 +311,9 @@ def _unreadable(path: Path, error: sqlite3.Error) -> DefiniteError:
 def _check(connection: sqlite3.Connection, path: Path, kind: str, mark: Mark, expected_uuid: str) -> str:
     found = dict(connection.execute("SELECT name, value FROM meta").fetchall())
     _check_meta(found, path, kind)
+    for name in _META_TYPES:  # a page whose order is damaged is scanned as ever, and looked up in vain
+        if connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone() != (found[name],):
+            raise refused(path, f"it is damaged: its meta value {name!r} cannot be looked up")
     if expected_uuid and found["uuid"] != expected_uuid:
         raise refused(path, f"it is another database ({found['uuid']}) than the deployment's ({expected_uuid})")
     if found["uuid"] != mark.uuid:

@@ -1,0 +1,28 @@
+"""A damaged page on which a scan still finds a named value, and a look-up does not: refused, never a raw error."""
+
+from __future__ import annotations
+
+from orchestrator.errors import DefiniteError
+from orchestrator.log.store import LogStore
+from unit.disk_bench import LOG, TEMPLATE
+
+AROUND = 160  # bytes on either side of a name: the other names and values of the page
+
+
+def test_every_flip_beside_the_named_values_is_refused_or_harmless() -> None:
+    content = TEMPLATE.fork("meta").contents()[str(LOG)]
+    place = content.rindex(b"sequence")  # of the rows: the schema, which names it as well, is the first page
+    refused = 0
+    for offset in range(max(place - AROUND, 0), min(place + AROUND, len(content))):
+        for mask in (0x01, 0x20, 0x80):
+            disk = TEMPLATE.fork(offset)
+            damaged = bytearray(content)
+            damaged[offset] ^= mask
+            disk.store(str(LOG), bytes(damaged))
+            try:
+                store = LogStore(LOG, "run", 10**12, files=disk.files, ballast_bytes=0)
+            except DefiniteError:
+                refused += 1
+            else:
+                store.close()
+    assert refused > AROUND // 2
