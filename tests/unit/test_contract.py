@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import time
+
 import msgspec
 import pytest
 
@@ -14,6 +17,7 @@ from actors.runner import BatchRunner
 from orchestrator.app import App
 from orchestrator.errors import DefiniteError
 from orchestrator.testing import check_app, check_service
+from orchestrator.testing.contract.ambient import Ambient
 from orchestrator.testing.contract.report import Rule
 from unit import wrong_services as wrong
 
@@ -151,6 +155,24 @@ def test_an_operation_that_no_example_reaches_is_a_finding():
     (report,) = check_app(App(app.services, [s for s in app.sagas if s.name != "return_items"], app.opening),
                           services=["inventory"], examples=2, cases=2)
     assert [(finding.rule, finding.operation) for finding in report.findings] == [(Rule.COVERED, "restock")]
+
+
+def test_the_collector_is_nobody_s_question():
+    def listens(_phase, _info):
+        time.perf_counter()
+
+    def code():
+        for _ in range(50_000):
+            [[]].append([])
+
+    ambient = Ambient()
+    gc.callbacks.append(listens)
+    try:
+        ambient.run(code)
+    finally:
+        gc.callbacks.remove(listens)
+    assert ambient.take() == []
+    assert gc.isenabled()
 
 
 def test_an_opening_that_aborts_is_told():

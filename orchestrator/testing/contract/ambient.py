@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import gc
 import random
 import sys
 import sysconfig
@@ -29,12 +30,15 @@ class Ambient:
 
     def run(self, code: Callable[[], Any]) -> Any:
         """What the code returns; raises what it raises."""
-        before = sys.getprofile()
+        before, collecting = sys.getprofile(), gc.isenabled()
+        gc.disable()  # whoever listens to the collector may look at the clock, and it is not the handler who asked
         sys.setprofile(self._note)
         try:
             return code()
         finally:
             sys.setprofile(before)
+            if collecting:
+                gc.enable()
 
     def take(self) -> list[str]:
         """What was noted since the last call."""
