@@ -163,14 +163,18 @@ def test_the_collector_is_nobody_s_question():
 
     def code():
         for _ in range(50_000):
-            [[]].append([])
+            circle = []
+            circle.append(circle)
 
     ambient = Ambient()
+    threshold = gc.get_threshold()
+    gc.set_threshold(700)
     gc.callbacks.append(listens)
     try:
         ambient.run(code)
     finally:
         gc.callbacks.remove(listens)
+        gc.set_threshold(*threshold)
     assert ambient.take() == []
     assert gc.isenabled()
 
