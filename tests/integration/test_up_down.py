@@ -92,25 +92,25 @@ def test_up_status_submit_show_audit_down(raytx):
 
 
 DRIVER = """
-import json, sys
+import itertools, json, sys, threading
 from orchestrator import connect
 data, acknowledged, order = sys.argv[1], open(sys.argv[2], "w"), json.loads(sys.argv[3])
+room = threading.Semaphore(500)
 def told(handle):
     outcome = handle.outcome(0)
     acknowledged.write(f"{handle.key} {outcome.transaction} {outcome.status}\\n")
     acknowledged.flush()
+    room.release()
 with connect(data) as client:
-    handles = [client.submit("place_order", {**order, "order_id": f"o-{n}"}, key=f"k-{n}") for n in range(2_000)]
-    for handle in handles:
-        handle.add_done_callback(told)
-    for handle in handles:
-        handle.outcome()
+    for n in itertools.count():
+        room.acquire()
+        client.submit("place_order", {**order, "order_id": f"o-{n}"}, key=f"k-{n}").add_done_callback(told)
 """
 
 
 @contextlib.contextmanager
 def acknowledging(raytx, path, count):
-    """A driver with thousands of orders in flight, once it has been told so many outcomes; it is killed in the end."""
+    """A driver with 500 orders in flight for as long as it lives, once it has been told so many outcomes."""
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(raytx.data), str(path), json.dumps(ORDER)])
     try:
         end_s = time.monotonic() + UP_S_MAX
@@ -130,7 +130,7 @@ def told_in(path):
 
 def test_everything_killed_under_load_and_up_again(raytx, tmp_path, occurred):
     raytx.up()
-    plenty = {"stock": [{"sku": "A1", "quantity": 6_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000}]}
+    plenty = {"stock": [{"sku": "A1", "quantity": 10_000_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000_000}]}
     raytx("submit", "-", "--saga", "open_books", given=json.dumps(plenty))
     record = raytx.directory.record()
     acknowledged = tmp_path / "acknowledged"
@@ -139,7 +139,7 @@ def test_everything_killed_under_load_and_up_again(raytx, tmp_path, occurred):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     told = told_in(acknowledged)
-    assert 300 <= len(told) < 2_000
+    assert len(told) >= 300
     raytx("status", expect=3)
     again = raytx.up()
     assert again["run"] != record.run
@@ -163,7 +163,7 @@ def test_everything_killed_under_load_and_up_again(raytx, tmp_path, occurred):
 
 def test_stopped_under_load_it_keeps_what_it_acknowledged(raytx, tmp_path, occurred):
     raytx.up()
-    plenty = {"stock": [{"sku": "A1", "quantity": 9_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000}]}
+    plenty = {"stock": [{"sku": "A1", "quantity": 10_000_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000_000}]}
     raytx("submit", "-", "--saga", "open_books", given=json.dumps(plenty))
     record, acknowledged = raytx.directory.record(), tmp_path / "acknowledged"
     with acknowledging(raytx, acknowledged, 100) as driver:
@@ -171,7 +171,7 @@ def test_stopped_under_load_it_keeps_what_it_acknowledged(raytx, tmp_path, occur
         assert gone([record.owner, *record.processes], UP_S_MAX)
         assert driver.poll() is None  # it still waits: there was load to the end
     told = told_in(acknowledged)
-    assert 100 <= len(told) < 2_000
+    assert len(told) >= 100
     with contextlib.closing(LogReader(raytx.directory.log_path)) as log:
         for key, transaction, status in told:
             found = log.by_key(key)
