@@ -26,7 +26,17 @@ from orchestrator.deployment import (
     stopped,
 )
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
-from orchestrator.head import Head, abandon, join, leave, open_head, own_processes, server_pids, start_dashboard
+from orchestrator.head import (
+    Head,
+    abandon,
+    join,
+    keep_spare_worker,
+    leave,
+    open_head,
+    own_processes,
+    server_pids,
+    start_dashboard,
+)
 from orchestrator.log.actor import LogSpec, TransactionLog
 from orchestrator.log.store import create_log
 from orchestrator.ownership import this_process
@@ -202,7 +212,8 @@ def start_deployment(
         directory.write_record(record)
         undo.callback(directory.write_record, stopped(record))
         progress("starting Ray" if address is None else f"joining Ray at {address}")
-        head = join(address, None) if address else open_head(directory.token_path, record.app_path, dashboard=dashboard)
+        head = join(address, None) if address else open_head(
+            directory.token_path, record.app_path, dashboard=dashboard, preload=_modules(app, app_path))
         undo.callback(leave)
         record = _on_head(record, head)
         directory.write_record(record)
@@ -210,6 +221,7 @@ def start_deployment(
             _kill(last.namespace, actor_names(last))
         undo.callback(_kill, record.namespace, actor_names(record))
         _launch(Deployment(directory, record, app, lock), head, progress)
+        keep_spare_worker()
         record = _changed(record, state="serving", processes=own_processes())
         directory.write_record(record)
         undo.pop_all()
@@ -287,6 +299,12 @@ def _load(app_path: str, entries: list[str]) -> App:
             ErrorCode.CONFIG, f"app: actors cannot import {app_path!r}: move the app to a module of its own beside the script")
     sys.path.extend(entry for entry in entries if entry not in sys.path)
     return load_app(app_path)
+
+
+def _modules(app: App, app_path: str) -> list[str]:
+    """What the actors are made of: whatever a worker becomes, it has it imported."""
+    classes = (service.actor_class() for service in app.services)
+    return list(dict.fromkeys([__name__, app_path.partition(":")[0], *(found.__module__ for found in classes)]))
 
 
 def _new_record(log_uuid: str, app: App, app_path: str, settings: Settings, *, keeper: bool) -> DeploymentRecord:

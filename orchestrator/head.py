@@ -28,9 +28,10 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.processes import HEAD_PREFIX, processes_of_head, remove_head
+from orchestrator.spare import SpareWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from orchestrator.ownership import Holder
 
@@ -91,27 +92,36 @@ class _Connection:
     lock = threading.RLock()
     head: Head | None = None
     servers: _Servers | None = None  # of an own head
+    spare: SpareWorker | None = None  # on an own head
     users = 0
     ours = False  # raytx called ray.init, so that raytx calls ray.shutdown
     environment: dict[str, str | None] = {}  # noqa: RUF012 - what was there before
     release = threading.Event()  # ends the thread that started the head
 
 
-def open_head(token_path: Path, python_path: list[str], *, dashboard: bool) -> Head:
+def open_head(token_path: Path, python_path: list[str], *, dashboard: bool, preload: Sequence[str] = ()) -> Head:
     """Share the connection that this process has, or start a private head.
 
     Args:
         token_path: where the head's authentication token is written (0600).
         python_path: what workers import from, before what is installed.
         dashboard: whether to choose an address for Ray's dashboard; `start_dashboard` starts it.
+        preload: modules that every worker imports when it starts, before it knows what it is for.
 
     Raises:
         DefiniteError: E_CONFIG: Ray could not be started; nothing is left behind.
     """
     with _Connection.lock:
         if not ray.is_initialized():
-            _start(token_path, python_path, dashboard=dashboard)
+            _start(token_path, python_path, preload, dashboard=dashboard)
         return _share()
+
+
+def keep_spare_worker() -> None:
+    """From now on keep an idle worker on an own head, for the actor that dies next; harmless when repeated."""
+    with _Connection.lock:
+        if _Connection.servers is not None and _Connection.spare is None:
+            _Connection.spare = SpareWorker()
 
 
 def start_dashboard() -> None:
@@ -198,10 +208,10 @@ def _refuse_other(address: str) -> None:
             "first, or use a process of its own")
 
 
-def _start(token_path: Path, python_path: list[str], *, dashboard: bool) -> None:
+def _start(token_path: Path, python_path: list[str], preload: Sequence[str], *, dashboard: bool) -> None:
     temp_dir = _private_directory()
     write_private(token_path, secrets.token_hex(32))
-    _set_environment(token_path)
+    _set_environment(token_path, preload)
     port = _free_port(DASHBOARD_PORT) if dashboard else 0
     try:
         with _python_path(python_path):
@@ -286,6 +296,9 @@ def _shut_down(head: Head) -> None:
 
 
 def _end_servers(temp_dir: Path) -> None:
+    spare, _Connection.spare = _Connection.spare, None
+    if spare is not None:
+        spare.close()
     servers, _Connection.servers = _Connection.servers, None
     if servers is not None:
         servers.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)
@@ -293,9 +306,10 @@ def _end_servers(temp_dir: Path) -> None:
     _Connection.release.set()
 
 
-def _set_environment(token_path: Path) -> None:
+def _set_environment(token_path: Path, preload: Sequence[str] = ()) -> None:
     settings: dict[str, str | None] = dict.fromkeys(_AUTH) | {
-        **_ENVIRONMENT, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path)}
+        **_ENVIRONMENT, "RAY_preload_python_modules": ",".join(preload),
+        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token_path)}
     _Connection.environment = {name: os.environ.get(name) for name in settings}
     _apply(settings)
 

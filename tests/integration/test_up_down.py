@@ -18,10 +18,12 @@ from orchestrator.deployment import DataDirectory
 from orchestrator.log.reader import LogReader
 from orchestrator.log.rest import wait_for_rest
 from orchestrator.log.store import create_log
-from orchestrator.processes import is_alive
+from orchestrator.processes import is_alive, processes_of_head
 
 UP_S_MAX = 120.0
 BOOKS = {"stock": [{"sku": "A1", "quantity": 10}], "accounts": [{"account": "alice", "amount_minor": 10_000}]}
+PLENTY = {
+    "stock": [{"sku": "A1", "quantity": 10_000_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000_000}]}
 ORDER = {
     "order_id": "o-1", "customer": "alice", "lines": [{"sku": "A1", "quantity": 2, "unit_price_minor": 250}],
     "amount_minor": 500, "card_token": "tok_canary", "email": "alice@example.com",
@@ -130,8 +132,7 @@ def told_in(path):
 
 def test_everything_killed_under_load_and_up_again(raytx, tmp_path, occurred):
     raytx.up()
-    plenty = {"stock": [{"sku": "A1", "quantity": 10_000_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000_000}]}
-    raytx("submit", "-", "--saga", "open_books", given=json.dumps(plenty))
+    raytx("submit", "-", "--saga", "open_books", given=json.dumps(PLENTY))
     record = raytx.directory.record()
     acknowledged = tmp_path / "acknowledged"
     with acknowledging(raytx, acknowledged, 300) as driver:
@@ -163,8 +164,7 @@ def test_everything_killed_under_load_and_up_again(raytx, tmp_path, occurred):
 
 def test_stopped_under_load_it_keeps_what_it_acknowledged(raytx, tmp_path, occurred):
     raytx.up()
-    plenty = {"stock": [{"sku": "A1", "quantity": 10_000_000}], "accounts": [{"account": "alice", "amount_minor": 10_000_000_000}]}
-    raytx("submit", "-", "--saga", "open_books", given=json.dumps(plenty))
+    raytx("submit", "-", "--saga", "open_books", given=json.dumps(PLENTY))
     record, acknowledged = raytx.directory.record(), tmp_path / "acknowledged"
     with acknowledging(raytx, acknowledged, 100) as driver:
         os.kill(record.owner.pid, signal.SIGTERM)  # as down does, without the time that a command takes to start
@@ -194,6 +194,29 @@ def test_a_head_that_loses_a_server_is_started_anew(raytx, occurred):
     assert status["deployment"]["pid"] == record.owner.pid
     assert gone(record.processes)
     occurred("82")
+
+
+def idle_workers(record):
+    """Pids of workers that have no actor: Ray names such a process so."""
+    return {found.pid for found in processes_of_head(Path(record.temp_dir))
+            if Path(f"/proc/{found.pid}/cmdline").read_bytes().startswith(b"ray::IDLE")}
+
+
+def shard_pid(raytx):
+    return next(actor["pid"] for actor in raytx.json("status")["actors"] if actor["name"] == "shard-0")
+
+
+def test_an_actor_that_dies_is_restarted_in_a_process_that_waits_for_it(raytx):
+    raytx.up()
+    record, end_s = raytx.directory.record(), time.monotonic() + UP_S_MAX
+    for _ in range(3):
+        while not (idle := idle_workers(record)):
+            assert time.monotonic() < end_s
+            time.sleep(0.05)
+        os.kill(shard_pid(raytx), signal.SIGKILL)
+        while (pid := shard_pid(raytx)) is None:
+            assert time.monotonic() < end_s
+        assert pid in idle
 
 
 def test_foreground_with_an_app_beside_the_user(raytx, tmp_path, monkeypatch):
