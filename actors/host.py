@@ -24,10 +24,11 @@ from actors.runner import BatchRunner, Outcome, Work
 from actors.store import Retention, Store
 from actors.writer import Writer
 from orchestrator.app import load_app
-from orchestrator.config import FaultSettings, unpack_settings
+from orchestrator.config import FaultSettings, Transport, unpack_settings
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.exchange import HOLD_S_MAX, Responder
 from orchestrator.logs import configure_logging, debug_enabled, log_event
+from orchestrator.plane.endpoint import Endpoint
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import SCHEMA_VERSION, Command, CommandBatch, Inquiry, Kind, Reply, ReplyBatch, Status
 from orchestrator.protocol.records import encode
@@ -90,7 +91,7 @@ class ServiceHost:
     def __init__(self, spec: ParticipantSpec, owner: OwnerPort | None = None) -> None:
         self._spec = spec
         self._settings = unpack_settings(spec.settings)
-        self._owner = owner if owner is not None else _ray_owner(spec.deployment)
+        self._owner = owner if owner is not None else _remote_owners(spec.deployment, self._settings.transport)
         self._state, self._detail = "recovering", ""
         self._opened = asyncio.Event()  # set once it serves, or refuses
         self._responder: Responder[Reply] = Responder()
@@ -105,6 +106,7 @@ class ServiceHost:
         self._faults: FaultyService | None = None
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._endpoint = Endpoint({"exchange": self.exchange})
         self._spawn(self._open())
 
     def __repr__(self) -> str:
@@ -128,6 +130,10 @@ class ServiceHost:
             self._gather([Work(command, peer) for command in commands])
         return _encode_replies(await self._responder.collect(peer))
 
+    async def endpoint(self, host: str) -> bytes:
+        """Where a peer on a host can connect, msgpack of `Address`."""
+        return await self._endpoint.address(host)
+
     async def describe(self, transaction: str) -> bytes:
         """The ledger's rows of one transaction, msgpack of a list of LedgerRow.
 
@@ -148,6 +154,7 @@ class ServiceHost:
     async def close(self) -> None:
         """Stop in an orderly way: what is being made durable becomes so, then the database is given up."""
         self._watchdog.close()
+        await self._endpoint.close()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -352,10 +359,10 @@ class ServiceHost:
         return database_path(Path(self._spec.data_dir), self._spec.name)
 
 
-def _ray_owner(deployment: str) -> OwnerPort:
-    from orchestrator.transport import RayOwnerPort  # noqa: PLC0415 - ray is slow to import; readers do without it
+def _remote_owners(deployment: str, transport: Transport) -> OwnerPort:
+    from orchestrator.transport import RemoteOwners, way_to  # noqa: PLC0415 - ray is slow to import; readers do without it
 
-    return RayOwnerPort(deployment)
+    return RemoteOwners(way_to(deployment, transport))
 
 
 def _attempt(opening: Callable[[], Store]) -> tuple[Store | None, str]:

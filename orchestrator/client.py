@@ -20,7 +20,7 @@ from orchestrator.protocol.admission import check_deadline, check_key
 from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.messages import CancelRequest, LookupRequest, SubmitRequest
 from orchestrator.saga import Saga
-from orchestrator.transport import RayPort, shard_actor
+from orchestrator.transport import shard_actor, way_to
 
 REST_S_MAX = 5.0  # what is still open then goes on at the next start
 
@@ -31,8 +31,10 @@ class Client:
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         settings = deployment.settings
+        to = way_to(deployment.namespace, settings.transport)
         self._conversation = Conversation(
-            settings.shards, lambda shard: RayPort(deployment.namespace, shard_actor(shard), "exchange"),
+            settings.shards, lambda shard: to(shard_actor(shard), "exchange"),
+            release=to.close,
             waiting_max=settings.shards * settings.open_transactions_max)  # more could not be admitted anyway
 
     def __enter__(self) -> Self:

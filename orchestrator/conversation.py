@@ -53,12 +53,16 @@ class Conversation:
         shards: how many there are; partition p belongs to shard p % shards.
         port: makes each shard's port.
         waiting_max: requests without an answer, beyond which new submits are refused.
+        release: gives up what the ports have open; called on the loop.
     """
 
-    def __init__(self, shards: int, port: PortFactory, *, waiting_max: int = WAITING_MAX) -> None:
+    def __init__(
+        self, shards: int, port: PortFactory, *, waiting_max: int = WAITING_MAX, release: Callable[[], None] = lambda: None,
+    ) -> None:
         self._shards = shards
         self._port = port
         self._waiting_max = waiting_max
+        self._release = release
         self._full_until_s: dict[tuple[int, str], float] = {}  # by shard and saga: where it is full, and until when
         self._name = uuid.uuid4().hex
         self._numbers = itertools.count(1)
@@ -136,6 +140,8 @@ class Conversation:
     async def _close(self) -> None:
         for caller in self._callers:
             await caller.close()
+        self._release()
+        await asyncio.sleep(0)  # what was ended is closed at the loop's next turn
 
     def _caller(self, shard: int) -> Caller[Request, OutcomeMessage]:
         return Caller(

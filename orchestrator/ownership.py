@@ -87,7 +87,7 @@ class OwnerLock:
 
 def this_process() -> Holder:
     """This process as a holder."""
-    return Holder(_boot(), _namespace(), os.getpid(), _started(os.getpid()))
+    return Holder(boot_id(), _namespace(), os.getpid(), _started(os.getpid()))
 
 
 def end_process(holder: Holder, wait_s: float, *, still: Callable[[], bool] = lambda: True) -> bool:
@@ -101,7 +101,7 @@ def end_process(holder: Holder, wait_s: float, *, still: Callable[[], bool] = la
     Returns:
         Whether it is gone; False also where that is not ours to judge.
     """
-    if (holder.boot, holder.namespace) != (_boot(), _namespace()):
+    if (holder.boot, holder.namespace) != (boot_id(), _namespace()):
         return False
     try:
         pidfd = os.pidfd_open(holder.pid)
@@ -140,7 +140,8 @@ def _describe(holder: Holder | None) -> str:
     return "a process that has not recorded itself" if holder is None else f"process {holder.pid} (boot {holder.boot})"
 
 
-def _boot() -> str:
+def boot_id() -> str:
+    """Of this boot of the kernel; another one after every start of the machine."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 

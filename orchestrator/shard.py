@@ -21,6 +21,7 @@ from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.exchange import HOLD_S_MAX, Caller, Responder
 from orchestrator.loader import Found, Loader
 from orchestrator.logs import configure_logging, debug_enabled, log_event
+from orchestrator.plane.endpoint import Endpoint
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Lookup, Waiter
 from orchestrator.protocol.identifiers import PARTITIONS, partition_of
@@ -40,7 +41,7 @@ from orchestrator.protocol.messages import (
 )
 from orchestrator.protocol.records import AppendReply, AppendResult, Record, StoredTransaction, TakeRequest, encode
 from orchestrator.protocol.standing import Standing, standing_of
-from orchestrator.transport import RayLogPort, RayPort, service_actor
+from orchestrator.transport import RemoteLog, service_actor, way_to
 from orchestrator.watchdog import Watchdog
 
 AGAIN_S = 0.05
@@ -73,7 +74,9 @@ class Shard:
         self._state = "recovering"
         self._restarts = 0
         self._settings = unpack_settings(spec.settings)
-        self._log = RayLogPort(spec.deployment)
+        self._way_to = way_to(spec.deployment, self._settings.transport)
+        self._log = RemoteLog(self._way_to)
+        self._endpoint = Endpoint({"exchange": self.exchange, "inquire": self.inquire})
         self._clients: Responder[OutcomeMessage] = Responder()
         self._services: dict[str, Caller[Command, Reply]] = {}
         self._exempt: list[str] = []
@@ -139,6 +142,10 @@ class Shard:
             commands.extend(await self._settle_absent(absent))
         return msgspec.msgpack.encode(commands)
 
+    async def endpoint(self, host: str) -> bytes:
+        """Where a peer on a host can connect, msgpack of `Address`."""
+        return await self._endpoint.address(host)
+
     async def status(self) -> bytes:
         """Who this is and how it is, msgpack."""
         serving = self._state == "serving"
@@ -184,7 +191,7 @@ class Shard:
 
     def _caller(self, service: str) -> Caller[Command, Reply]:
         return Caller(
-            RayPort(self._spec.deployment, service_actor(service), "exchange"),
+            self._way_to(service_actor(service), "exchange"),
             encode=self._encode_commands,
             decode=lambda answer: _REPLIES.decode(answer).replies,
             deliver=lambda replies: self._apply(self._core.receive(replies, self._now_ms())),

@@ -1,13 +1,14 @@
-"""The transport port's first implementation: Ray actor calls. Nothing above it knows which transport it is.
+"""How the processes of a deployment reach each other: over connections of their own, or by Ray actor calls.
 
-A failed call means unknown outcome and nothing else (an in-flight ActorDiedError or ActorUnavailableError may have been
-executed), so every failure becomes one IndefiniteError and the caller sends again.
+Nothing above `way_to` knows which of the two it is. A failed call means unknown outcome and nothing else (an in-flight
+ActorDiedError or ActorUnavailableError may have been executed, and so may what was asked over a connection that broke), so
+every failure becomes one IndefiniteError and the caller sends again.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
@@ -15,8 +16,10 @@ import msgspec
 import ray
 from ray.exceptions import RayError
 
+from orchestrator.config import Transport
 from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.logs import log_event
+from orchestrator.plane.link import Plane
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import Command, Inquiry
 from orchestrator.protocol.records import (
@@ -51,7 +54,7 @@ def service_actor(name: str) -> str:
 
 
 class ActorMethod(Protocol):
-    """One method of one actor; `RayPort` is one."""
+    """One method of one actor; `RayPort` and `DirectMethod` are such."""
 
     async def call(self, payload: Any) -> bytes:
         """One call.
@@ -59,6 +62,21 @@ class ActorMethod(Protocol):
         Raises:
             IndefiniteError: E_UNREACHABLE; it may or may not have been executed.
         """
+
+
+class WayTo(Protocol):
+    """How one event loop reaches the actors of a deployment; `RayCalls` and `Plane` are such."""
+
+    def __call__(self, actor: str, method: str) -> ActorMethod:
+        """The way to a method.
+
+        Args:
+            actor: the actor's name.
+            method: the method's.
+        """
+
+    def close(self) -> None:
+        """Give up what it has open; calls under way are of unknown outcome."""
 
 
 class RayPort:
@@ -72,7 +90,7 @@ class RayPort:
     """
 
     def __init__(self, namespace: str, actor: str, method: str, timeout_s: float | None = CALL_S_MAX) -> None:
-        self._namespace, self._actor, self._method, self._timeout_s = namespace, actor, method, timeout_s
+        self._namespace, self._actor, self._method, self.timeout_s = namespace, actor, method, timeout_s
         self._bound: Any = None
         self._lookup: asyncio.Future[Any] | None = None
 
@@ -88,7 +106,7 @@ class RayPort:
         try:
             if self._bound is None:
                 self._bound = await self._resolve()
-            async with asyncio.timeout(self._timeout_s):  # cheaper than wait_for, which makes a task
+            async with asyncio.timeout(self.timeout_s):  # cheaper than wait_for, which makes a task
                 return bytes(await self._bound.remote(payload))
         except (RayError, ValueError, TimeoutError, ConnectionError) as error:
             self._bound = None
@@ -106,14 +124,43 @@ class RayPort:
         self._lookup = None
 
 
-class RayLogPort:
-    """The transaction log as a shard sees it."""
+class RayCalls:
+    """Ways over Ray alone.
+
+    Args:
+        namespace: the deployment's.
+    """
 
     def __init__(self, namespace: str) -> None:
-        self._append = RayPort(namespace, LOG_ACTOR, "append")
-        self._take = RayPort(namespace, LOG_ACTOR, "take")
-        self._load = RayPort(namespace, LOG_ACTOR, "load")
-        self._owner = RayPort(namespace, LOG_ACTOR, "owner")
+        self._namespace = namespace
+
+    def __call__(self, actor: str, method: str) -> RayPort:
+        """The way to a method of an actor."""
+        return RayPort(self._namespace, actor, method)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def way_to(namespace: str, transport: Transport) -> WayTo:
+    """The ways of one event loop.
+
+    Args:
+        namespace: the deployment's.
+        transport: what calls go over.
+    """
+    through_ray = RayCalls(namespace)
+    return Plane(through_ray) if transport is Transport.DIRECT else through_ray
+
+
+class RemoteLog:
+    """The transaction log as a shard sees it."""
+
+    def __init__(self, way_to: WayTo) -> None:
+        self._append = way_to(LOG_ACTOR, "append")
+        self._take = way_to(LOG_ACTOR, "take")
+        self._load = way_to(LOG_ACTOR, "load")
+        self._owner = way_to(LOG_ACTOR, "owner")
 
     async def append(self, request: AppendRequest) -> AppendReply:
         """Append a batch.
@@ -149,18 +196,13 @@ class RayLogPort:
         return found
 
 
-class RayOwnerPort:
-    """How a participant reaches the log and the owners of its rows.
+class RemoteOwners:
+    """How a participant reaches the log and the owners of its rows."""
 
-    Args:
-        namespace: the deployment's.
-        method_of: the way to a method, by the actor's name and its own; Ray actor calls unless given.
-    """
-
-    def __init__(self, namespace: str, method_of: Callable[[str, str], ActorMethod] | None = None) -> None:
-        self._method_of = method_of or partial(RayPort, namespace)
-        self._owner = self._method_of(LOG_ACTOR, "owner")
-        self._register = self._method_of(LOG_ACTOR, "register_store")
+    def __init__(self, way_to: WayTo) -> None:
+        self._way_to = way_to
+        self._owner = way_to(LOG_ACTOR, "owner")
+        self._register = way_to(LOG_ACTOR, "register_store")
         self._shards: dict[int, ActorMethod] = {}
 
     async def ask(self, inquiries: list[Inquiry]) -> list[Command]:
@@ -201,7 +243,7 @@ class RayOwnerPort:
     async def _inquire(self, shard: int, inquiries: list[Inquiry]) -> list[Command]:
         method = self._shards.get(shard)
         if method is None:
-            method = self._shards[shard] = self._method_of(shard_actor(shard), "inquire")
+            method = self._shards[shard] = self._way_to(shard_actor(shard), "inquire")
         return _COMMANDS.decode(await method.call(msgspec.msgpack.encode(inquiries)))
 
 

@@ -20,6 +20,7 @@ from orchestrator.log.reader import LogReader, TransactionQuery
 from orchestrator.log.store import LogStore
 from orchestrator.log.writer import LogWriter
 from orchestrator.logs import configure_logging, log_event
+from orchestrator.plane.endpoint import Endpoint
 from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.records import RECORD_SCHEMA, AppendRequest, LoadRequest, TakeRequest
 from orchestrator.watchdog import Watchdog
@@ -79,11 +80,18 @@ class TransactionLog:
         self._writer: LogWriter
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="log-reader")
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
+        self._endpoint = Endpoint({
+            "append": self.append, "take": self.take, "load": self.load, "owner": self.owner,
+            "register_store": self.register_store})
         self._recovering = _spawned(self._recover())
         self._purging: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return "TransactionLog()"
+
+    async def endpoint(self, host: str) -> bytes:
+        """Where a peer on a host can connect, msgpack of `Address`."""
+        return await self._endpoint.address(host)
 
     async def append(self, payload: bytes) -> bytes:
         """Append a batch of records: msgpack of AppendRequest to msgpack of AppendReply; answered when durable.

@@ -10,7 +10,7 @@ import ray
 from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.protocol.identifiers import make_id, partition_of
 from orchestrator.protocol.messages import Command, Inquiry, Kind
-from orchestrator.transport import RayOwnerPort, RayPort
+from orchestrator.transport import RayPort, RemoteOwners
 
 SILENT = IndefiniteError(ErrorCode.UNREACHABLE, "it did not answer")
 
@@ -46,7 +46,7 @@ class Deployment:
 
 
 async def asked(deployment, partitions):
-    commands = await RayOwnerPort("space", deployment.port).ask([inquiry(partition) for partition in partitions])
+    commands = await RemoteOwners(deployment.port).ask([inquiry(partition) for partition in partitions])
     return sorted(partition_of(command.transaction) for command in commands)
 
 
@@ -82,7 +82,7 @@ async def test_an_answer_without_a_decision_is_an_answer():
             return SimpleNamespace(call=lambda _payload: asyncio.sleep(0, msgspec.msgpack.encode([])))
         return deployment.port(actor, method)
 
-    assert await RayOwnerPort("space", port).ask([inquiry(0), inquiry(1)]) == []
+    assert await RemoteOwners(port).ask([inquiry(0), inquiry(1)]) == []
 
 
 async def test_nothing_to_ask():
