@@ -116,6 +116,11 @@ class LocalService:
         self._pending.extend([
             work._replace(answer=found if work.command.request == command.request else UNASKED) for work in works])
 
+    @property
+    def holds(self) -> bool:
+        """Whether there may be something to inquire about."""
+        return len(self._doubts) > 0
+
     def inquiries(self, now_ms: int) -> list[Inquiry]:
         """What has been in doubt for too long."""
         due = self._doubts.due(now_ms, INQUIRIES_MAX)

@@ -30,7 +30,7 @@ from orchestrator.head import (
     Head,
     abandon,
     join,
-    keep_spare_worker,
+    keep_spare_workers,
     leave,
     open_head,
     own_processes,
@@ -221,7 +221,7 @@ def start_deployment(
             _kill(last.namespace, actor_names(last))
         undo.callback(_kill, record.namespace, actor_names(record))
         _launch(Deployment(directory, record, app, lock), head, progress)
-        keep_spare_worker()
+        keep_spare_workers()
         record = _changed(record, state="serving", processes=own_processes())
         directory.write_record(record)
         undo.pop_all()

@@ -28,7 +28,7 @@ from ray._raylet import AuthenticationTokenLoader, Config  # type: ignore[attr-d
 
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.processes import HEAD_PREFIX, processes_of_head, remove_head
-from orchestrator.spare import SpareWorker
+from orchestrator.spare import SpareWorkers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -92,7 +92,7 @@ class _Connection:
     lock = threading.RLock()
     head: Head | None = None
     servers: _Servers | None = None  # of an own head
-    spare: SpareWorker | None = None  # on an own head
+    spares: SpareWorkers | None = None  # on an own head
     users = 0
     ours = False  # raytx called ray.init, so that raytx calls ray.shutdown
     environment: dict[str, str | None] = {}  # noqa: RUF012 - what was there before
@@ -117,11 +117,11 @@ def open_head(token_path: Path, python_path: list[str], *, dashboard: bool, prel
         return _share()
 
 
-def keep_spare_worker() -> None:
-    """From now on keep an idle worker on an own head, for the actor that dies next; harmless when repeated."""
+def keep_spare_workers() -> None:
+    """From now on keep idle workers on an own head, for the actors that die next; harmless when repeated."""
     with _Connection.lock:
-        if _Connection.servers is not None and _Connection.spare is None:
-            _Connection.spare = SpareWorker()
+        if _Connection.servers is not None and _Connection.spares is None:
+            _Connection.spares = SpareWorkers(server_pids()["raylet"])
 
 
 def start_dashboard() -> None:
@@ -296,9 +296,9 @@ def _shut_down(head: Head) -> None:
 
 
 def _end_servers(temp_dir: Path) -> None:
-    spare, _Connection.spare = _Connection.spare, None
-    if spare is not None:
-        spare.close()
+    spares, _Connection.spares = _Connection.spares, None
+    if spares is not None:
+        spares.close()
     servers, _Connection.servers = _Connection.servers, None
     if servers is not None:
         servers.kill_all_processes(check_alive=False, allow_graceful=False, wait=True)

@@ -78,6 +78,10 @@ class LocalParticipant(Protocol):
         """Whether messages wait for a turn."""
 
     @property
+    def holds(self) -> bool:
+        """Whether there may be something to inquire about."""
+
+    @property
     def values(self) -> Mapping[str, bytes]:
         """Its state: the encoded value of every key."""
 

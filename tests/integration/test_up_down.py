@@ -19,6 +19,7 @@ from orchestrator.log.reader import LogReader
 from orchestrator.log.rest import wait_for_rest
 from orchestrator.log.store import create_log
 from orchestrator.processes import is_alive, processes_of_head
+from orchestrator.spare import PERIOD_S, SPARES
 
 UP_S_MAX = 120.0
 BOOKS = {"stock": [{"sku": "A1", "quantity": 10}], "accounts": [{"account": "alice", "amount_minor": 10_000}]}
@@ -217,6 +218,8 @@ def test_an_actor_that_dies_is_restarted_in_a_process_that_waits_for_it(raytx):
         while (pid := shard_pid(raytx)) is None:
             assert time.monotonic() < end_s
         assert pid in idle
+    time.sleep(2 * PERIOD_S + 2)  # time enough to start too many
+    assert len(idle_workers(record)) <= SPARES
 
 
 def test_foreground_with_an_app_beside_the_user(raytx, tmp_path, monkeypatch):

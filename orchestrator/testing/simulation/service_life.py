@@ -30,7 +30,7 @@ class ServiceLife(Life):
     def __init__(self, world: World, role: str, number: int) -> None:
         super().__init__(world, role, number)
         self._early: list[Message] = []
-        self._turning = False
+        self._turning = self._doubting = False
         self._answering: set[tuple[str, str]] = set()
         self._open = False
         self.batch: list[Command] = []  # what has arrived since the last turn ended
@@ -40,12 +40,11 @@ class ServiceLife(Life):
         if self.world.stores.cannot_write(self.role):
             self.after(300, self.boot)
             return
-        doubt_ms = self.world.options.in_doubt_after_ms
         self._local = self.world.stores.open_service(self.role)
         self._open = True
         if self.world.stores.has_written(self.role):
             self.world.witness.rebuilt()
-        self.after(doubt_ms // 2, self._doubt)
+        self._doubt_later()
         early, self._early = self._early, []
         for message in early:
             self.on_commands(message)
@@ -82,6 +81,7 @@ class ServiceLife(Life):
             raise OSError(28, "no space left on device")
         mails = self._local.turn(self.world.wall_ms)
         self.batch.clear()
+        self._doubt_later()
         for mail in mails:
             self._post(mail)
         self._go()
@@ -116,11 +116,17 @@ class ServiceLife(Life):
 
     # ---- in doubt -------------------------------------------------------------------------------------------------
 
+    def _doubt_later(self) -> None:
+        if self._local.holds and not self._doubting:
+            self._doubting = True
+            self.after(self.world.options.in_doubt_after_ms // 2, self._doubt)
+
     def _doubt(self) -> None:
+        self._doubting = False
         for inquiry in self._local.inquiries(self.world.now_ms):
             self.world.witness.asks()
             self._inquire(inquiry)
-        self.after(self.world.options.in_doubt_after_ms // 2, self._doubt)
+        self._doubt_later()
 
     def _inquire(self, inquiry: Inquiry) -> None:
         partition = int(inquiry.transaction[12:14], 16)
