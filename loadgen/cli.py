@@ -13,6 +13,7 @@ from rich.console import Console
 
 from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_share
 from orchestrator.cli import DATA_DEFAULT, Data, Json, app_path, build_cli, report_errors
+from orchestrator.config import Transport
 from orchestrator.deployment import DataDirectory
 
 DEFAULT_APP = "actors.orders:app"
@@ -30,6 +31,7 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
     rate: Annotated[float | None, typer.Option(metavar="R", help="Open loop: R orders a second, refusals stay.")] = None,
     duration: Annotated[float | None, typer.Option(metavar="S", help="With --rate: for S seconds, 10 by default.")] = None,
     shards: Annotated[int | None, typer.Option(min=1, max=64, help="Orchestrators of an embedded deployment.")] = None,
+    transport: Annotated[Transport | None, typer.Option(help="What its processes call each other over.")] = None,
     data: Data = DATA_DEFAULT,
     seed: Annotated[int, typer.Option(help="Of made orders and simulated failures.")] = 1,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Online Retail CSV (.xz too) to replay.")] = None,
@@ -58,7 +60,8 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
         summary = run_load(
             LoadPlan(
                 data=data, app=app_path(DataDirectory(data), app, DEFAULT_APP), orders=orders,
-                concurrency=concurrency, arrivals=parse_arrivals(rate, duration, seed), shards=shards, seed=seed,
+                concurrency=concurrency, arrivals=parse_arrivals(rate, duration, seed), shards=shards,
+                transport=transport, seed=seed,
                 trace=trace, lines=parse_lines(lines), stock_share=parse_share(stock_share), returns=returns,
                 skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience, history=history, watch=watch,
                 chaos=chaos),

@@ -33,7 +33,7 @@ from loadgen.workload import BooksFeed, OrderFeed, Told, Workload, new_run
 from orchestrator.app import App
 from orchestrator.audit import audit
 from orchestrator.client import Client, connect
-from orchestrator.config import Settings, make_settings
+from orchestrator.config import Settings, Transport, make_settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.rest import wait_for_rest
@@ -58,6 +58,7 @@ class LoadPlan:
         concurrency: transactions in flight.
         arrivals: an open loop instead: they arrive when they arrive, and what is refused stays refused.
         shards: of an embedded deployment; None: its default.
+        transport: what its processes call each other over; None: its default.
         seed: of made orders and of simulated failures.
         trace: Online Retail CSV to replay; None: orders are made.
         lines: lines of made orders; None: as measured.
@@ -77,6 +78,7 @@ class LoadPlan:
     concurrency: int = 256
     arrivals: Arrivals | None = None
     shards: int | None = None
+    transport: Transport | None = None
     seed: int = 1
     trace: Path | None = None
     lines: LineRange | None = None
@@ -113,7 +115,8 @@ class LoadPlan:
             DefiniteError: E_CONFIG, naming the setting.
         """
         faults = {service: {"seed": self.seed, **values} for service, values in self.faults.items()}
-        chosen = {} if self.shards is None else {"shards": self.shards}
+        wanted = {"shards": self.shards, "transport": self.transport}
+        chosen = {name: value for name, value in wanted.items() if value is not None}
         return make_settings(**DataDirectory(self.data).settings() | chosen, faults=faults)
 
     def to_json(self) -> dict[str, Any]:
