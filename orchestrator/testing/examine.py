@@ -22,7 +22,7 @@ from orchestrator.testing.simulation.simulator import Explored, Simulator, explo
 from orchestrator.testing.simulation.sweep import SweepReport, sweep
 from orchestrator.testing.simulation.workload import Workload
 
-CHUNK = 250  # schedules that a process runs at a time
+CHUNK = 1_000  # schedules that a process runs at a time
 Progress = Callable[[str, Explored], None]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from orchestrator.testing.simulation.chance import Chance
 
@@ -75,6 +75,11 @@ class Options:
         return " ".join(said) or "no faults"
 
 
+_STRIKES = (  # at least one of them is in every schedule
+    "lose", "double", "late", "crash", "disk_error", "disk_full_ms", "kills", "freezes", "zombies", "cuts", "deployments",
+    "clock_jump_ms")
+
+
 def draw(chance: Chance) -> Options:
     """Options of one schedule; most kinds of fault are off in most schedules, so that each is seen with few others."""
 
@@ -86,35 +91,36 @@ def draw(chance: Chance) -> Options:
     def number(name: str, *values: int) -> int:
         return chance.pick("how much " + name, values)
 
-    return Options(
-        shards=number("shards", 1, 1, 1, 2, 3),
-        transactions=number("transactions", 1, 1, 1, 1, 1, 2, 2, 3),
+    drawn = Options(
+        shards=number("shards", 1, 1, 1, 1, 2, 3),
+        transactions=number("transactions", 1, 1, 1, 1, 1, 1, 1, 1, 2, 3),
         spread_ms=number("spread", 0, 0, 200, 2_000),
         phase_ms=number("phase", 500, 1_500, 3_000, 8_000),
         deadline_ms=number("deadline", 0, 0, 300, 1_500, 5_000),
         in_doubt_after_ms=number("doubt", 400, 2_000, 5_000),
         retention_ms=number("retention", 7 * 24 * 3_600_000, 7 * 24 * 3_600_000, 1_000, 4_000),
-        repeat=maybe("repeat", 0.25, 0.3, 1.0),
+        repeat=maybe("repeat", 0.15, 0.3, 1.0),
         other_payload=maybe("payload", 0.15, 0.5),
-        cancel=maybe("cancel", 0.25, 0.3, 1.0),
+        cancel=maybe("cancel", 0.2, 0.3, 1.0),
         lose=maybe("lose", 0.4, 0.02, 0.1, 0.3),
         double=maybe("double", 0.4, 0.02, 0.1, 0.4),
         delay_ms=number("delay", 1, 3, 30, 300),
         late=maybe("late", 0.3, 0.01, 0.05),
         late_ms=number("late_ms", 1_200, 4_000, 12_000),
-        crash=maybe("crash", 0.5, 0.003, 0.01, 0.03),
+        crash=maybe("crash", 0.4, 0.003, 0.01, 0.03),
         power=maybe("power", 0.5, 0.3, 1.0),
         disk_error=maybe("disk_error", 0.15, 0.02, 0.1),
         disk_full_ms=number("disk_full", 0, 0, 0, 0, 0, 800, 3_000),
         slow_disk_ms=number("slow_disk", 0, 0, 0, 5, 100, 1_500),
         decline=maybe("decline", 0.3, 0.1, 0.4),
         transient=maybe("transient", 0.3, 0.1, 0.5),
-        kills=number("kills", 0, 0, 1, 1, 2, 4),
-        freezes=number("freezes", 0, 0, 0, 1, 2),
-        zombies=number("zombies", 0, 0, 0, 1, 2),
-        cuts=number("cuts", 0, 0, 0, 1, 2),
-        deployments=number("deployments", 0, 0, 0, 0, 0, 1),
+        kills=number("kills", 0, 0, 0, 1, 1, 3),
+        freezes=number("freezes", 0, 0, 0, 0, 1, 2),
+        zombies=number("zombies", 0, 0, 0, 0, 1, 2),
+        cuts=number("cuts", 0, 0, 0, 0, 1, 2),
+        deployments=number("deployments", 0, 0, 0, 0, 0, 0, 0, 0, 0, 1),
         driver_dies=bool(maybe("driver", 0.1, 1)),
         clock_jump_ms=number("clock", 0, 0, 0, 0, 5_000, 3_600_000),
         reshard=bool(maybe("reshard", 0.5, 1)),
     )
+    return drawn if any(getattr(drawn, name) for name in _STRIKES) else replace(drawn, kills=1)
