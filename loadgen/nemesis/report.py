@@ -159,13 +159,18 @@ class ChaosReport:
         }
 
     def recoveries(self) -> dict[str, list[float]]:
-        """Milliseconds from a kill of an actor to the first outcome that needed its successor, by role, and of all."""
-        by_role: dict[str, list[float]] = {"all": []}
+        """Milliseconds from a kill of an actor to the first outcome that needed its successor.
+
+        Returns:
+            `all`; of these `one`, a single actor that was killed, by role besides, and `together`, several at once.
+        """
+        found: dict[str, list[float]] = {"all": [], "together": [], "one": []}
         for strike in self.strikes:
             if strike.killed and strike.took_ms is not None and strike.kind not in LOSES_DRIVER:
-                by_role.setdefault(strike.role, []).append(strike.took_ms)
-                by_role["all"].append(strike.took_ms)
-        return by_role
+                groups = ["together"] if strike.kind is Kind.TOGETHER else ["one", strike.role]
+                for group in ["all", *groups]:
+                    found.setdefault(group, []).append(strike.took_ms)
+        return found
 
     def restarts(self) -> dict[str, list[float]]:
         """The same of larger faults, by kind: the start of another driver, or Ray's giving a node up, is part of it."""
