@@ -17,7 +17,7 @@ from actors.orders import app as shop
 from loadgen.cli import cli
 from orchestrator.app import App
 from orchestrator.protocol.messages import Kind
-from orchestrator.testing import Simulator, Workload, explore, sweep, tell
+from orchestrator.testing import Options, Simulator, Workload, explore, sweep, tell
 from simulation.trips import app as trips
 
 SAGAS = [(shop, "place_order"), (shop, "return_items"), (trips, "book_trip"), (trips, "book_in_order")]
@@ -54,6 +54,16 @@ def test_every_single_crash_and_message_and_some_pairs(app: App, saga: str) -> N
     assert report.trials["single crashes"] > 60 * report.trials["undisturbed"]
     assert report.trials["messages"] > 40 * report.trials["undisturbed"]
     assert report.outcomes["COMMITTED"] > 0
+
+
+def test_a_log_that_opened_its_file_after_its_successor_is_no_unrest() -> None:
+    """It waited for room on the disk; what it stored, its successor does not know before it writes."""
+    options = Options(
+        spread_ms=200, in_doubt_after_ms=400, retention_ms=1_000, double=0.02, delay_ms=30, crash=0.01, disk_error=0.02,
+        disk_full_ms=3_000, slow_disk_ms=100, decline=0.4, kills=1, zombies=1, driver_dies=True, clock_jump_ms=5_000)
+    run = Simulator(Workload(shop, "place_order")).run(1393, options)
+    assert ("append", "log/2") in {(what, who) for _, what, who in run.trace}  # its successor, log/3, runs
+    assert run.violation is None
 
 
 def test_the_same_seed_gives_the_same_trace_in_any_process() -> None:
