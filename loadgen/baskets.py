@@ -66,6 +66,13 @@ class Baskets:
         self._customer.append(self._customers.number(customer))
         self._country.append(self._countries.number(country))
 
+    def part(self, index: int, of: int) -> Baskets:
+        """Every `of`-th order from the one at `index` on, for one of several processes."""
+        found = Baskets()
+        for position in range(index, len(self), of):
+            found.add(self.invoice(position), self.customer(position), self.country(position), self.lines(position))
+        return found
+
     def invoice(self, position: int) -> str:
         """The order's name in its source."""
         return self._invoices[position]

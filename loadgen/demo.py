@@ -115,10 +115,10 @@ def _directory(data: Path | None) -> Iterator[Path]:
 
 
 def _panel_of_plan(prepared: Prepared) -> Panel:
-    demand = prepared.workload.demand
+    placed = prepared.workload.contents(ORDERS)
     text = (
-        f"{prepared.workload.orders:,} orders shaped like a real shop's: {demand.lines:,} lines, {demand.units:,} units, "
-        f"£{demand.amount_minor / 100:,.2f}\n"
+        f"{ORDERS:,} orders shaped like a real shop's: {placed['lines']:,} lines, {placed['units']:,} units, "
+        f"£{placed['amount_minor'] / 100:,.2f}\n"
         f"{SHARDS} orchestrators, {CONCURRENCY} orders in flight; {DECLINED:.0%} of the payment steps are declined and stock "
         f"covers {STOCK_SHARE:.0%} of what is ordered\n"
         f"after {KILL_AT_PERCENT} % of the orders, one orchestrator is killed")

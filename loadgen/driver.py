@@ -10,23 +10,22 @@ import heapq
 import threading
 import time
 from array import array
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from hdrh.histogram import HdrHistogram
-
+from loadgen.tally import Tally
 from loadgen.workload import PLACE_ORDER, Feed, Told, Work
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, OverloadedError
 from orchestrator.outcome import Outcome
 
+__all__ = ["AT_ONCE", "Driver", "Milestone", "Pending", "Port", "Tally", "Times"]
 TICK_S = 0.5
 REPEAT_S_MIN = 0.05
 REPEAT_S_MAX = 2.0
-LATENCY_US_MAX = 3_600_000_000
-LATENCY_DIGITS = 3
+NS = 1_000_000_000
+NEVER_NS = 1 << 62
 
 
 class Pending(Protocol):
@@ -46,42 +45,6 @@ class Port(Protocol):
         """Submit; returns at once."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """What was told of one sort of transactions, and why where it did not commit."""
-
-    told: Counter[Told] = field(default_factory=Counter)
-    aborted_by_code: Counter[str] = field(default_factory=Counter)
-    rejected_by_code: Counter[str] = field(default_factory=Counter)
-
-    def add(self, told: Told, code: str, times: int = 1) -> None:
-        """Count one; -1 takes it back."""
-        self.told[told] += times
-        if told is Told.ABORTED:
-            self.aborted_by_code[code] += times
-        elif told is Told.REJECTED:
-            self.rejected_by_code[code] += times
-
-
-@dataclass(slots=True)
-class Tally:
-    """What came of a run; latencies are in microseconds, of orders that have an outcome, repeats included."""
-
-    by_saga: dict[str, Counts] = field(default_factory=dict)
-    latencies: HdrHistogram = field(default_factory=lambda: HdrHistogram(1, LATENCY_US_MAX, LATENCY_DIGITS))
-    wall_s: float = 0.0
-    repeats: int = 0
-
-    def of(self, saga: str) -> Counts:
-        """The counts of one saga."""
-        return self.by_saga.setdefault(saga, Counts())
-
-    @property
-    def orders(self) -> Counts:
-        """The counts of the orders."""
-        return self.of(PLACE_ORDER)
-
-
 @dataclass(frozen=True, slots=True)
 class Milestone:
     """Something to do, on the calling thread, once so many transactions have come to an end."""
@@ -90,11 +53,27 @@ class Milestone:
     act: Callable[[], None]
 
 
-@dataclass(slots=True)
-class _Flight:
+@dataclass(frozen=True, slots=True)
+class Times:
+    """When a run begins and what of it is measured; several drivers may share them.
+
+    Attributes:
+        warm_up_s: what begins in the first seconds is placed, audited and not measured.
+        duration_s: nothing is placed after so long, the warm-up included; None: the feed says when.
+        begin_ns: of `time.perf_counter_ns`; None: when `run` is called.
+    """
+
+    warm_up_s: float = 0.0
+    duration_s: float | None = None
+    begin_ns: int | None = None
+
+
+AT_ONCE = Times()
+
+
+class _Flight(NamedTuple):
     saga: str
     began_ns: int
-    repeats: int = 0
 
 
 class Driver:
@@ -105,6 +84,8 @@ class Driver:
         feed: the work.
         concurrency: transactions in flight.
         patience_s: a transaction without an outcome for so long is counted as unknown.
+        times: when it begins, and what is measured.
+        orders_are: sagas that count as orders: their latencies are kept.
         milestones: by progress.
         watch: told (key, submitted, ended), both ns of `time.perf_counter_ns`, of every outcome, on the client's thread.
         progress: told the tally and the number in flight about twice a second.
@@ -117,6 +98,8 @@ class Driver:
         *,
         concurrency: int,
         patience_s: float,
+        times: Times = AT_ONCE,
+        orders_are: frozenset[str] = frozenset({PLACE_ORDER}),
         milestones: Sequence[Milestone] = (),
         watch: Callable[[str, int, int], None] | None = None,
         progress: Callable[[Tally, int], None] | None = None,
@@ -124,19 +107,26 @@ class Driver:
         self._port, self._feed, self._concurrency, self._patience_s = port, feed, concurrency, patience_s
         self._milestones = sorted(milestones, key=lambda milestone: milestone.at, reverse=True)
         self._watch, self._progress = watch, progress
-        self._tally = Tally()
+        self._times, self._orders_are = times, orders_are
+        self._tally = Tally(orders_are)
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._flights: dict[int, _Flight] = {}
+        self._repeats: dict[int, int] = {}  # by transaction, of those in flight that were repeated
         self._due: list[tuple[float, int]] = []
-        self._latencies_us = array("q")
-        self._done = 0
-        self._ended_s = 0.0
+        self._measured_us, self._warming_us = array("q"), array("q")
+        self._begin_ns = self._warm_ns = self._stop_ns = self._ended_ns = 0
+        self._done = self._in_window = 0
         self._pumping = self._over = False
         self._failure: BaseException | None = None
 
+    @property
+    def begin_ns(self) -> int:
+        """When it began, of `time.perf_counter_ns`."""
+        return self._begin_ns
+
     def run(self) -> Tally:
-        """Run to the end of the feed.
+        """Run to the end of the feed, or of the time.
 
         Returns:
             What was told; every transaction is committed, aborted, rejected or unknown.
@@ -144,7 +134,7 @@ class Driver:
         Raises:
             DefiniteError: what the feed raised; nothing more was placed.
         """
-        self._ended_s = began_s = time.perf_counter()
+        self._begin()
         try:
             self._pump()
             while not self._over:
@@ -153,11 +143,22 @@ class Driver:
                 self._see_to()
         finally:
             self._over = True  # also after an interrupt: what is in flight starts nothing new
-        self._tally.wall_s = self._ended_s - began_s
         self._drain()
+        tally = self._tally
+        tally.wall_s = (self._ended_ns - self._begin_ns) / NS
+        tally.window_s = max(0, min(self._ended_ns, self._stop_ns) - self._warm_ns) / NS
+        tally.told_in_window = self._in_window
         if self._failure is not None:
             raise self._failure
-        return self._tally
+        return tally
+
+    def _begin(self) -> None:
+        times, now_ns = self._times, time.perf_counter_ns()
+        begin_ns = now_ns if times.begin_ns is None else times.begin_ns
+        time.sleep(max(0, begin_ns - now_ns) / NS)
+        self._begin_ns = self._ended_ns = begin_ns
+        self._warm_ns = begin_ns + int(times.warm_up_s * NS)
+        self._stop_ns = NEVER_NS if times.duration_s is None else begin_ns + int(times.duration_s * NS)
 
     def _see_to(self) -> None:
         self._reach_milestones()
@@ -176,15 +177,15 @@ class Driver:
 
     def _next(self) -> Work | None:
         with self._lock:
-            work = None
-            if len(self._flights) < self._concurrency and not self._over:
+            work, now_ns = None, time.perf_counter_ns()
+            if len(self._flights) < self._concurrency and not self._over and now_ns < self._stop_ns:
                 work = self._feed.take()
             if work is None:
                 self._pumping = False
                 if not self._flights:
                     self._end()
             else:
-                self._flights[work.number] = _Flight(work.saga, time.perf_counter_ns())
+                self._flights[work.number] = _Flight(work.saga, now_ns)
             return work
 
     def _submit(self, work: Work) -> None:
@@ -196,7 +197,7 @@ class Driver:
         except IndefiniteError:
             self._repeat_later(work.number, 0.0)
         except DefiniteError as error:
-            self._settle(work.number, Told.REJECTED, error.code)
+            self._settle(work.number, Told.REJECTED, error.code, time.perf_counter_ns())
         except BaseException as error:  # noqa: BLE001 - handed to the thread that waits in `run`
             self._fail(error)
 
@@ -219,15 +220,18 @@ class Driver:
             self._watch(key, began_ns, ended_ns)
         self._pump()
 
-    def _settle(self, number: int, told: Told, code: str, ended_ns: int = 0) -> int:
+    def _settle(self, number: int, told: Told, code: str, ended_ns: int) -> int:
         """Book what was told; returns when the transaction was submitted, 0 if it is not in flight."""
         with self._lock:
             flight = self._flights.pop(number, None)
             if flight is None:
                 return 0  # a repeat was answered as well, or patience had run out
             self._tally.of(flight.saga).add(told, code)
-            if ended_ns and flight.saga == PLACE_ORDER:
-                self._latencies_us.append((ended_ns - flight.began_ns) // 1000)
+            if flight.saga in self._orders_are and (told is Told.COMMITTED or told is Told.ABORTED):
+                self._measure(flight.began_ns, ended_ns)
+            if self._repeats:
+                self._repeats.pop(number, None)
+            self._ended_ns = ended_ns
             self._done += 1
             try:
                 self._feed.settle(number, told, code)
@@ -238,13 +242,18 @@ class Driver:
                 self._wake.set()
             return flight.began_ns
 
+    def _measure(self, began_ns: int, ended_ns: int) -> None:
+        measured = self._measured_us if began_ns >= self._warm_ns else self._warming_us
+        measured.append((ended_ns - began_ns) // 1_000)
+        self._in_window += self._warm_ns <= ended_ns <= self._stop_ns
+
     def _repeat_later(self, number: int, at_least_s: float) -> None:
         with self._lock:
-            flight = self._flights.get(number)
-            if flight is None:
+            if number not in self._flights:
                 return
-            backoff_s = min(REPEAT_S_MIN * 2 ** min(flight.repeats, 10), REPEAT_S_MAX)
-            flight.repeats += 1
+            repeats = self._repeats.get(number, 0)
+            self._repeats[number] = repeats + 1
+            backoff_s = min(REPEAT_S_MIN * 2 ** min(repeats, 10), REPEAT_S_MAX)
             self._tally.repeats += 1
             heapq.heappush(self._due, (time.monotonic() + max(at_least_s, backoff_s), number))
         self._wake.set()
@@ -261,11 +270,12 @@ class Driver:
                 self._pump()
 
     def _give_up_old(self) -> None:
-        oldest_ns = time.perf_counter_ns() - int(self._patience_s * 1e9)
+        now_ns = time.perf_counter_ns()
+        oldest_ns = now_ns - int(self._patience_s * NS)
         with self._lock:
             old = [number for number, flight in self._flights.items() if flight.began_ns < oldest_ns]
         for number in old:
-            self._settle(number, Told.UNKNOWN, ErrorCode.PENDING)
+            self._settle(number, Told.UNKNOWN, ErrorCode.PENDING, now_ns)
         if old:
             self._pump()
 
@@ -274,23 +284,27 @@ class Driver:
             self._milestones.pop().act()
 
     def _drain(self) -> None:
+        """Enter what was measured since the last time, under the second that is just ending."""
+        second = max(0, time.perf_counter_ns() - self._begin_ns - NS // 20) // NS
         with self._lock:
-            latencies, self._latencies_us = self._latencies_us, array("q")
-        for latency in latencies:
-            self._tally.latencies.record_value(max(1, min(latency, LATENCY_US_MAX)))
+            measured_us, self._measured_us = self._measured_us, array("q")
+            warming_us, self._warming_us = self._warming_us, array("q")
+            self._tally.note_told(second, len(self._flights))
+        self._tally.record(measured_us, second, warm=True)
+        self._tally.record(warming_us, second, warm=False)
         if self._progress is not None:
             self._progress(self._tally, len(self._flights))
 
     def _pause_s(self) -> float:
+        """Until the next half second of the run, or a repeat that is due sooner."""
+        tick_s = TICK_S - (time.perf_counter_ns() - self._begin_ns) / NS % TICK_S
         with self._lock:
-            return min(TICK_S, max(0.0, self._due[0][0] - time.monotonic())) if self._due else TICK_S
+            return min(tick_s, max(0.0, self._due[0][0] - time.monotonic())) if self._due else tick_s
 
     def _fail(self, error: BaseException) -> None:
         self._failure = error
         self._end()
 
     def _end(self) -> None:
-        if not self._over:
-            self._ended_s = time.perf_counter()
         self._over = True
         self._wake.set()

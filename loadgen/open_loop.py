@@ -1,4 +1,4 @@
-"""An open loop: transactions arrive when they arrive, however slowly they are answered; Poisson, seeded.
+"""An open loop: transactions arrive when they arrive, however slowly they are answered.
 
 A closed loop slows down with what it measures. Here latency counts from the intended arrival, so that a transaction that
 had to wait for its place on the wire has waited (no coordinated omission), and what is refused stays refused.
@@ -6,7 +6,6 @@ had to wait for its place on the wire has waited (no coordinated omission), and 
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from array import array
@@ -15,39 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from loadgen.driver import LATENCY_US_MAX, Pending, Port, Tally
+from loadgen.arrivals import NS, Arrivals, Schedule
+from loadgen.driver import AT_ONCE, Pending, Port, Times
+from loadgen.tally import Tally
 from loadgen.workload import PLACE_ORDER, Feed, Told, Work
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 
+__all__ = ["Arrivals", "OpenLoop", "Second"]
 PACE_S = 0.002  # what is due within so long leaves together: waking up for each would cost more than sending it
 TICK_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Arrivals:
-    """How transactions arrive.
-
-    Attributes:
-        rate_per_s: mean number in a second.
-        duration_s: for how long; what is under way then is waited for.
-        seed: of the gaps between them.
-    """
-
-    rate_per_s: float
-    duration_s: float
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if not (0 < self.rate_per_s <= 1_000_000 and 0 < self.duration_s <= 86_400):  # noqa: PLR2004 - limits, said below
-            raise DefiniteError(
-                ErrorCode.INVALID_INPUT, f"--rate must be above 0, at most 1,000,000 a second, and --duration above 0, at "
-                f"most 86,400 s; got {self.rate_per_s} and {self.duration_s}")
-
-    @property
-    def expected(self) -> int:
-        """Transactions to have ready: the mean and six standard deviations more."""
-        mean = self.rate_per_s * self.duration_s
-        return int(mean + 6 * mean ** 0.5) + 1
 
 
 @dataclass(slots=True)
@@ -80,24 +55,34 @@ class OpenLoop:
         feed: the work; the run ends early where it has no more.
         phases: how they arrive; one phase after the other, without a pause.
         patience_s: a transaction without an outcome for so long is counted as unknown.
+        times: when it begins, and what is measured; how long it lasts is for the phases to say.
+        orders_are: sagas that count as orders: their latencies are kept.
         watch: told (key, intended, ended), both ns of `time.perf_counter_ns`, of every outcome.
         progress: told the tally and the number in flight about twice a second.
     """
 
     def __init__(
-        self, port: Port, feed: Feed, phases: Sequence[Arrivals], *, patience_s: float,
+        self, port: Port, feed: Feed, phases: Sequence[Schedule], *, patience_s: float,
+        times: Times = AT_ONCE, orders_are: frozenset[str] = frozenset({PLACE_ORDER}),
         watch: Callable[[str, int, int], None] | None = None, progress: Callable[[Tally, int], None] | None = None,
     ) -> None:
         self._port, self._feed, self._phases, self._patience_s = port, feed, phases, patience_s
         self._watch, self._progress = watch, progress
-        self._tally = Tally()
+        self._times, self._orders_are = times, orders_are
+        self._tally = Tally(orders_are)
+        self._measured_us, self._warming_us = array("q"), array("q")
         self.seconds: list[Second] = []
         self.refused_us = array("q")  # how long each refusal took, from the intended arrival
         self._flights: dict[int, _Flight] = {}
         self._answers: deque[tuple[int, int, Pending]] = deque()  # filled on the client's thread, emptied on the caller's
         self._answered = threading.Event()
-        self._began_ns = self._ended_ns = 0
-        self._ticked_s = 0.0
+        self._began_ns = self._warm_ns = self._stop_ns = self._ended_ns = 0
+        self._ticked_ns = 0
+
+    @property
+    def begin_ns(self) -> int:
+        """When it began, of `time.perf_counter_ns`."""
+        return self._began_ns
 
     def run(self) -> Tally:
         """Place what arrives, then wait for what is in flight.
@@ -105,35 +90,43 @@ class OpenLoop:
         Returns:
             What was told; every transaction is committed, aborted, rejected (E_OVERLOADED among the codes) or unknown.
         """
-        self._began_ns = self._ended_ns = time.perf_counter_ns()
+        self._begin()
         begin_ns = self._began_ns
         for arrivals in self._phases:
-            end_ns = begin_ns + int(arrivals.duration_s * 1e9)
-            if not self._phase(arrivals, begin_ns, end_ns):
+            end_ns = begin_ns + int(arrivals.duration_s * NS)
+            if not self._phase(arrivals, begin_ns):
                 break
             begin_ns = end_ns
         while self._flights:
             self._answered.wait(PACE_S * 10)
             self._answered.clear()
             self._see_to()
-        self._tally.wall_s = (self._ended_ns - self._began_ns) / 1e9
         self._report()
+        self._tally.wall_s = (self._ended_ns - self._began_ns) / NS
+        self._tally.window_s = max(0, self._stop_ns - self._warm_ns) / NS
         return self._tally
 
-    def _phase(self, arrivals: Arrivals, begin_ns: int, end_ns: int) -> bool:
+    def _begin(self) -> None:
+        times, now_ns = self._times, time.perf_counter_ns()
+        self._began_ns = self._ended_ns = self._ticked_ns = now_ns if times.begin_ns is None else times.begin_ns
+        self._warm_ns = self._began_ns + int(times.warm_up_s * NS)
+        self._stop_ns = self._began_ns + int(sum(arrivals.duration_s for arrivals in self._phases) * NS)
+        time.sleep(max(0, self._began_ns - now_ns) / NS)
+
+    def _phase(self, arrivals: Schedule, begin_ns: int) -> bool:
         """Place what arrives in one phase; whether there may be another one."""
-        draw = random.Random(arrivals.seed)
-        next_ns = begin_ns + _gap_ns(draw, arrivals)
-        while next_ns <= end_ns:
-            now_ns = time.perf_counter_ns()
-            while next_ns <= min(now_ns, end_ns):
-                work = self._feed.take()
-                if work is None:
-                    return False
-                self._place(work, next_ns)
-                next_ns += _gap_ns(draw, arrivals)
-            self._see_to()
-            time.sleep(max(PACE_S, (next_ns - time.perf_counter_ns()) / 1e9))
+        now_ns = time.perf_counter_ns()
+        for offset_ns in arrivals.offsets():
+            next_ns = begin_ns + offset_ns
+            while next_ns > now_ns:
+                self._see_to()
+                time.sleep(min(TICK_S, max(PACE_S, (next_ns - time.perf_counter_ns()) / NS)))
+                now_ns = time.perf_counter_ns()
+            work = self._feed.take()
+            if work is None:
+                self._stop_ns = min(self._stop_ns, next_ns)
+                return False
+            self._place(work, next_ns)
         return True
 
     def _place(self, work: Work, intended_ns: int) -> None:
@@ -164,7 +157,7 @@ class OpenLoop:
             else:
                 told = Told.COMMITTED if outcome.committed else Told.ABORTED
                 self._settle(number, ended_ns, told, outcome.code)
-        if time.monotonic() - self._ticked_s >= TICK_S:
+        if time.perf_counter_ns() - self._ticked_ns >= TICK_S * NS:
             self._report()
 
     def _settle(self, number: int, ended_ns: int, told: Told, code: str) -> None:
@@ -178,19 +171,27 @@ class OpenLoop:
         if told is Told.REJECTED:
             self.refused_us.append((ended_ns - flight.intended_ns) // 1_000)
         elif told is not Told.UNKNOWN:
-            if flight.saga == PLACE_ORDER:
-                latency_us = (ended_ns - flight.intended_ns) // 1_000
-                self._tally.latencies.record_value(max(1, min(latency_us, LATENCY_US_MAX)))
+            if flight.saga in self._orders_are:
+                measured = self._measured_us if flight.intended_ns >= self._warm_ns else self._warming_us
+                measured.append((ended_ns - flight.intended_ns) // 1_000)
+                self._tally.told_in_window += self._warm_ns <= ended_ns <= self._stop_ns
             if self._watch is not None:
                 self._watch(flight.key, flight.intended_ns, ended_ns)
         self._feed.settle(number, told, code)
 
     def _report(self) -> None:
-        self._ticked_s = time.monotonic()
+        """Give up what is too old, and enter what was measured under the second that is just ending."""
         now_ns = time.perf_counter_ns()
-        oldest_ns = now_ns - int(self._patience_s * 1e9)
+        self._ticked_ns = now_ns - (now_ns - self._began_ns) % int(TICK_S * NS)
+        oldest_ns = now_ns - int(self._patience_s * NS)
         for number in [n for n, flight in self._flights.items() if flight.intended_ns < oldest_ns]:
             self._settle(number, now_ns, Told.UNKNOWN, ErrorCode.PENDING)
+        second = max(0, now_ns - self._began_ns - NS // 20) // NS
+        measured_us, self._measured_us = self._measured_us, array("q")
+        warming_us, self._warming_us = self._warming_us, array("q")
+        self._tally.record(measured_us, second, warm=True)
+        self._tally.record(warming_us, second, warm=False)
+        self._tally.note_told(second, len(self._flights))
         if self._progress is not None:
             self._progress(self._tally, len(self._flights))
 
@@ -199,7 +200,3 @@ class OpenLoop:
         while len(self.seconds) <= number:
             self.seconds.append(Second())
         return self.seconds[number]
-
-
-def _gap_ns(draw: random.Random, arrivals: Arrivals) -> int:
-    return int(draw.expovariate(arrivals.rate_per_s) * 1e9)

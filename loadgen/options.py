@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from decimal import Decimal, InvalidOperation
+from pathlib import Path
 from typing import Any
 
-from loadgen.open_loop import Arrivals
+from loadgen.arrivals import Arrivals, Schedule, read_arrivals
 from loadgen.shapes import LineRange
 from orchestrator.errors import DefiniteError, ErrorCode
 
@@ -62,12 +63,16 @@ def parse_share(text: str | None) -> Decimal | None:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"--stock-share: {text!r} is no number such as 0.9") from None
 
 
-def parse_arrivals(rate: float | None, duration_s: float | None, seed: int) -> Arrivals | None:
-    """An open loop where a rate is given; how long, 10 s unless said.
+def parse_arrivals(
+    rate: float | None, duration_s: float | None, seed: int, *, warm_up_s: float = 0.0, trace: Path | None = None,
+) -> Schedule | None:
+    """An open loop where a rate or a file of arrivals is given; how long, unless said: 10 s, or as recorded.
 
     Raises:
         DefiniteError: E_INVALID_INPUT.
     """
-    if rate is None and duration_s is not None:
-        raise DefiniteError(ErrorCode.INVALID_INPUT, "--duration needs --rate: a closed loop runs until its orders are placed")
-    return None if rate is None else Arrivals(rate, DURATION_S if duration_s is None else duration_s, seed)
+    if trace is not None:
+        return read_arrivals(trace, rate_per_s=rate, duration_s=duration_s and duration_s + warm_up_s, seed=seed)
+    if rate is None:
+        return None
+    return Arrivals(rate, (DURATION_S if duration_s is None else duration_s) + warm_up_s, seed)

@@ -31,7 +31,7 @@ class RecordedClient:
 
     def submit(self, saga: str, data: Any, *, key: str) -> Handle:
         """Submit, and note what was asked and what is told; what the client raises is noted and raised."""
-        asked = {ASKED: data[ASKED]} if ASKED in data else None
+        asked = {ASKED: data[ASKED]} if isinstance(data, dict) and ASKED in data else None
         number = self.history.invoke(key, saga=saga, asked=asked)
         try:
             handle = self._client.submit(saga, data, key=key)
@@ -45,9 +45,48 @@ class RecordedClient:
         return handle
 
 
+class Histories:
+    """Files that keep what was asked and told: one of this process, more for others.
+
+    Args:
+        main: this process's; it is empty.
+    """
+
+    def __init__(self, main: Path) -> None:
+        self.main = main
+        self.all = [main]
+
+    def more(self, number: int) -> list[Path]:
+        """New ones for so many other processes.
+
+        Raises:
+            DefiniteError: E_INVALID_INPUT where one is there already.
+        """
+        begin = len(self.all) - 1
+        made = [self.main.with_name(f"{self.main.name}.{begin + index}") for index in range(number)]
+        for path in made:
+            _touch(path)
+        self.all += made
+        return made
+
+
+@contextmanager
+def histories(kept: Path | None) -> Iterator[Histories]:
+    """Where the history of a run goes.
+
+    Args:
+        kept: a new file, which is kept, as are those of other processes beside it; None: temporary ones.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT where the file cannot be made, or is there already.
+    """
+    with history_file(kept) as path:
+        yield Histories(path)
+
+
 @contextmanager
 def history_file(kept: Path | None) -> Iterator[Path]:
-    """Where the history of a run goes.
+    """Where the history of one process goes.
 
     Args:
         kept: a new file, which is kept; None: a temporary one.
@@ -59,8 +98,12 @@ def history_file(kept: Path | None) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="raytx-history-") as made:
             yield Path(made) / "history.jsonl"
         return
+    _touch(kept)
+    yield kept
+
+
+def _touch(path: Path) -> None:
     try:
-        kept.touch(exist_ok=False)
+        path.touch(exist_ok=False)
     except OSError as error:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"--history: {error}; name a new file") from None
-    yield kept

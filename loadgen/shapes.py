@@ -11,7 +11,9 @@ import random
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import accumulate
+from typing import Protocol
 
 from loadgen.baskets import Baskets, Line
 
@@ -49,16 +51,39 @@ class LineRange:
     most: int
 
 
-def make_baskets(orders: int, seed: int, lines: LineRange | None = None) -> Baskets:
-    """Orders of the measured shape; the same arguments give the same orders.
+class Shape(StrEnum):
+    """Which orders are made."""
+
+    RETAIL = "retail"  # as measured
+    UNIFORM = "uniform"  # one to three lines, every SKU and customer as likely as any other
+    HOT = "hot"  # one line of one unit, always of the same SKU
+
+
+_LINES = {Shape.UNIFORM: LineRange(1, 3), Shape.HOT: LineRange(1, 1)}
+
+
+class _Catalogue(Protocol):
+    """Draws the parts of an order."""
+
+    def customer(self, draw: random.Random) -> tuple[str, str]:
+        """A customer and the country."""
+
+    def line(self, draw: random.Random) -> Line:
+        """One line."""
+
+
+def make_baskets(orders: int, seed: int, lines: LineRange | None = None, shape: Shape = Shape.RETAIL) -> Baskets:
+    """Orders of a shape; the same arguments give the same orders.
 
     Args:
         orders: how many; at most `DISTINCT_MAX` are made.
         seed: of every draw.
         lines: overrides the number of lines per order.
+        shape: of the orders.
     """
     draw = random.Random(f"{seed}/orders")
-    shop = _Shop(seed)
+    shop: _Catalogue = _Shop(seed) if shape is Shape.RETAIL else _Even(seed, SKUS if shape is Shape.UNIFORM else 1)
+    lines = lines or _LINES.get(shape)
     sizes = _table(LINES_PER_ORDER)
     baskets = Baskets()
     for number in range(min(orders, DISTINCT_MAX)):
@@ -66,6 +91,24 @@ def make_baskets(orders: int, seed: int, lines: LineRange | None = None) -> Bask
         customer, country = shop.customer(draw)
         baskets.add(str(500_000 + number), customer, country, [shop.line(draw) for _ in range(size)])
     return baskets
+
+
+class _Even:
+    """Every SKU and every customer is as likely as any other; one unit a line."""
+
+    def __init__(self, seed: int, skus: int) -> None:
+        draw = random.Random(f"{seed}/shop")
+        self._skus = [f"{number:05d}" for number in draw.sample(range(10_000, 95_000), skus)]
+        self._prices = [draw.randint(100, 999) for _ in self._skus]
+
+    def customer(self, draw: random.Random) -> tuple[str, str]:
+        """Any customer, at home."""
+        return str(12_346 + draw.randrange(CUSTOMERS)), COUNTRIES[0][0]
+
+    def line(self, draw: random.Random) -> Line:
+        """One unit of any SKU."""
+        number = draw.randrange(len(self._skus))
+        return Line(self._skus[number], 1, self._prices[number])
 
 
 class _Shop:

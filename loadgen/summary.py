@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -9,9 +10,12 @@ from typing import Any, Protocol
 from rich.console import Group, RenderableType
 from rich.table import Table
 
+from loadgen.capacity import Capacity
 from loadgen.checker.report import CheckReport, Findings, Invariant
-from loadgen.driver import Counts, Tally
 from loadgen.nemesis.beside import Struck
+from loadgen.result import RESULT_SCHEMA
+from loadgen.tally import Counts, Tally
+from loadgen.timeline import marks_of, seconds_of
 from loadgen.usage import Usage
 from loadgen.workload import RETURN_ITEMS, Told
 from orchestrator.errors import ErrorCode
@@ -44,6 +48,8 @@ class Summary:
         unmatched_return_lines: credit note lines without an earlier sale that fits; None: returns were not asked for.
         rows: the trace's rows, read and skipped by reason; None: the orders were made.
         settings: what the run was asked to do.
+        capacity: what a search for it found; the figures are those of its last run.
+        begin_ns: of `time.perf_counter_ns`: when the run's first second began.
     """
 
     run: str
@@ -59,6 +65,8 @@ class Summary:
     rows: Mapping[str, Any] | None = None
     notes: list[str] = field(default_factory=list)
     chaos: Struck | None = None
+    capacity: Capacity | None = None
+    begin_ns: int = 0
 
     @property
     def ok(self) -> bool:
@@ -69,18 +77,23 @@ class Summary:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json`; times in the unit of their name."""
-        orders = self.tally.orders
+        orders, later = self.tally.orders, {state: self.check.counts[f"unknown_{state}"] for state in LATER}
         plain = {
+            "schema_version": RESULT_SCHEMA,
             "ok": self.ok,
             "run": self.run,
+            "workload": self.settings.get("workload", ""),
             **self.placed,
             **_counts(orders),
             "unknown": orders.told[Told.UNKNOWN],
-            "unknown_later": {state: self.check.counts[f"unknown_{state}"] for state in LATER},
+            "unknown_later": later,
             "wall_s": round(self.tally.wall_s, 3),
+            "window_s": round(self.tally.window_s, 3),
             "orders_per_s": round(self.orders_per_s, 1),
             "latency_ms": self.latency_ms(),
+            "latency_histogram": self.tally.latencies.encode().decode(),
             "cpu_us_per_order": self.cpu_us_per_order(),
+            "processors": os.cpu_count() or 1,
             "restarts": self.usage.restarts,
             "repeats": self.tally.repeats,
             "wrong_outcomes": [str(found.first) for found in self._told_wrong()],
@@ -91,6 +104,9 @@ class Summary:
             "settings": dict(self.settings),
             "notes": self.usage.notes + self.notes,
             "chaos": None if self.chaos is None else self.chaos.to_json(),
+            "capacity": None if self.capacity is None else self.capacity.to_json(),
+            "seconds": seconds_of(self.tally, self.usage, self.begin_ns),
+            "marks": marks_of(self.usage, self.begin_ns, self._strikes()),
         }
         if self.rows is not None:
             plain["rows"] = dict(self.rows)
@@ -100,9 +116,8 @@ class Summary:
 
     @property
     def orders_per_s(self) -> float:
-        """Orders with an outcome by wall time."""
-        told = self.tally.orders.told
-        return (told[Told.COMMITTED] + told[Told.ABORTED]) / self.tally.wall_s if self.tally.wall_s else 0.0
+        """Orders with an outcome by time, the warm-up left out."""
+        return self.tally.orders_per_s
 
     def latency_ms(self) -> dict[str, float]:
         """Percentiles from submit to outcome, in milliseconds; zeros where there was no outcome."""
@@ -117,6 +132,10 @@ class Summary:
         costs = {role: round(seconds * 1e6 / orders, 1) for role, seconds in sorted(self.usage.cpu_s.items())}
         costs["total"] = round(sum(self.usage.cpu_s.values()) * 1e6 / orders, 1)
         return costs
+
+    def _strikes(self) -> list[tuple[int, str]]:
+        strikes = [] if self.chaos is None else self.chaos.strikes
+        return [(strike.at_ns, f"{strike.kind} {strike.actor}") for strike in strikes if not strike.missed]
 
     def _returns(self) -> dict[str, Any]:
         counts = self.tally.of(RETURN_ITEMS)
@@ -141,7 +160,9 @@ class Summary:
         table = Table("what", "value", title=f"run {self.run}", title_justify="left")
         for name, value in self.placed.items():
             table.add_row(name, f"{value:,}")
-        table.add_row("wall", f"{self.tally.wall_s:,.2f} s")
+        table.add_row("wall", f"{self.tally.wall_s:,.2f} s, {self.tally.window_s:,.2f} s of it measured")
+        if self.capacity is not None:
+            table.add_row("capacity", f"{self.capacity.rate_per_s:,.0f}/s with p99 within {self.capacity.p99_ms_max:g} ms")
         table.add_row("orders/s", f"{self.orders_per_s:,.0f}")
         table.add_row("latency ms", "  ".join(f"{name} {value:,.1f}" for name, value in latency.items()))
         costs = self.cpu_us_per_order()

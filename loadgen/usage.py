@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,21 @@ import psutil
 CLIENT = "client"
 
 
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The clocks at one moment.
+
+    Attributes:
+        at_ns: of `time.perf_counter_ns`.
+        cpu_s: seconds of CPU since the begin, by role.
+        busy: share of all processors of this machine that was busy since the sample before, whoever used them.
+    """
+
+    at_ns: int
+    cpu_s: Mapping[str, float]
+    busy: float
+
+
 @dataclass(slots=True)
 class Usage:
     """What a run cost.
@@ -22,11 +38,15 @@ class Usage:
         cpu_s: seconds of CPU, user and system, by role.
         restarts: of all actors.
         notes: what could not be measured, for a person.
+        samples: how that came about.
+        deaths: which actors' processes were found gone, and when (ns of `time.perf_counter_ns`).
     """
 
     cpu_s: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     restarts: int = 0
     notes: list[str] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
+    deaths: list[tuple[int, str]] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -51,18 +71,25 @@ class Meter:
         self._watched: dict[int, _Watched] = {}
         self._missing: set[str] = set()
         self._notes: list[str] = []
+        self._samples: list[Sample] = []
+        self._deaths: list[tuple[int, str]] = []
+        self.recovered = 0  # successors of processes that were found gone
+        psutil.cpu_percent()
         first = statuses()
         self._restarts = _restarts(first)
         self._look(first, from_birth=False)
         self._look([{"role": CLIENT, "name": CLIENT, "pid": os.getpid()}], from_birth=False)
+        self._samples.append(Sample(time.perf_counter_ns(), self._spent(), 0.0))
 
     def sample(self) -> None:
         """Read the clocks of the processes; while one is gone, look for its successor."""
         for watched in self._watched.values():
             if not watched.gone and not _read(watched):
                 self._missing.add(watched.name)
+                self._deaths.append((time.perf_counter_ns(), watched.name))
         if self._missing:
             self._look(self._statuses(), from_birth=True)
+        self._samples.append(Sample(time.perf_counter_ns(), self._spent(), psutil.cpu_percent() / 100))
 
     def stop(self) -> Usage:
         """The usage so far."""
@@ -71,10 +98,14 @@ class Meter:
                 _read(watched)
         last = self._statuses()
         self._look(last, from_birth=True)
-        usage = Usage(restarts=max(0, _restarts(last) - self._restarts), notes=self._notes)
+        return Usage(
+            self._spent(), max(0, _restarts(last) - self._restarts), self._notes, self._samples, self._deaths)
+
+    def _spent(self) -> defaultdict[str, float]:
+        cpu_s: defaultdict[str, float] = defaultdict(float)
         for watched in self._watched.values():
-            usage.cpu_s[watched.role] += watched.last_s - watched.start_s
-        return usage
+            cpu_s[watched.role] += watched.last_s - watched.start_s
+        return cpu_s
 
     def _look(self, statuses: Sequence[Mapping[str, Any]], *, from_birth: bool) -> None:
         here = socket.gethostname()
@@ -95,6 +126,7 @@ class Meter:
                 self._watched[pid] = watched
                 self._missing.discard(name)
                 if from_birth:
+                    self.recovered += 1
                     self._note(f"{name} was restarted: its start-up is counted, the last moments of the one before are not")
 
     def _note(self, note: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Decimal
 from enum import IntEnum
@@ -42,7 +42,7 @@ class Work:
     number: int
     saga: str
     key: str
-    input: dict[str, Any]
+    input: Any  # plain data, or the saga's model
 
 
 class Feed(Protocol):
@@ -56,6 +56,68 @@ class Feed(Protocol):
 
     def settle(self, number: int, told: Told, code: str) -> None:
         """What became of it."""
+
+
+class OrderlyFeed(Feed, Protocol):
+    """The feed of a source."""
+
+    @property
+    def skipped(self) -> int:
+        """Transactions that were not placed, since another one that they follow did not commit."""
+
+
+class Source(Protocol):
+    """Where the transactions of a run come from: a workload is one."""
+
+    @property
+    def run(self) -> str:
+        """The token in its ids and keys."""
+
+    @property
+    def orders(self) -> int:
+        """How many orders there are at most."""
+
+    @property
+    def orders_are(self) -> frozenset[str]:
+        """Sagas that count as orders."""
+
+    def feed(self) -> OrderlyFeed:
+        """The transactions, from the first one."""
+
+    def opening(self) -> Feed:
+        """What has to commit before the first one is placed."""
+
+    def contents(self, orders: int) -> dict[str, int]:
+        """What so many orders contain, by name."""
+
+
+class Numbered:
+    """A feed of transactions that do not depend on each other.
+
+    Args:
+        work: makes one by its number.
+        orders: how many.
+    """
+
+    skipped = 0
+
+    def __init__(self, work: Callable[[int], Work], orders: int) -> None:
+        self._work, self._orders = work, orders
+        self._next = 0
+
+    def take(self) -> Work | None:
+        """See `Feed.take`."""
+        if self._next == self._orders:
+            return None
+        self._next += 1
+        return self._work(self._next - 1)
+
+    def again(self, number: int) -> Work:
+        """See `Feed.again`."""
+        return self._work(number)
+
+    def settle(self, number: int, told: Told, code: str) -> None:
+        """See `Feed.settle`; nothing follows from it."""
 
 
 def new_run() -> str:
@@ -93,14 +155,32 @@ class Workload:
         self.returns = rounds * len(returns) + sum(item.after <= rest for item in returns)
         self._stock_share = stock_share
 
+    @property
+    def orders_are(self) -> frozenset[str]:
+        """See `Source.orders_are`."""
+        return frozenset({PLACE_ORDER})
+
+    def feed(self) -> OrderFeed:
+        """See `Source.feed`."""
+        return OrderFeed(self)
+
+    def opening(self) -> BooksFeed:
+        """See `Source.opening`."""
+        return BooksFeed(self.run, self.opening_books())
+
+    def contents(self, orders: int) -> dict[str, int]:
+        """See `Source.contents`."""
+        demand = self.demand if orders == self.orders else self.baskets.demand(orders)
+        return {"lines": demand.lines, "units": demand.units, "amount_minor": demand.amount_minor}
+
     def work(self, number: int) -> Work:
         """The transaction of that number."""
         return self._order(number) if number < self.orders else self._return(number - self.orders)
 
     def opening_books(self) -> list[dict[str, Any]]:
         """Inputs of the transactions that bring in this run's stock and credit."""
-        stock = _chunks(_stock_lines(self.demand.units_by_sku, self._stock_share))
-        accounts = _chunks(_account_lines(self.demand.minor_by_customer))
+        stock = in_chunks(_stock_lines(self.demand.units_by_sku, self._stock_share))
+        accounts = in_chunks(_account_lines(self.demand.minor_by_customer))
         return [{"stock": lines, "accounts": []} for lines in stock] + [{"stock": [], "accounts": a} for a in accounts]
 
     def order_of(self, returned: int) -> int:
@@ -182,6 +262,11 @@ class OrderFeed:
         self._ready: deque[int] = deque()
         self._waiting: dict[int, list[int]] = {}
 
+    @property
+    def skipped(self) -> int:
+        """Returns whose order did not commit."""
+        return self.told.count(Told.SKIPPED) if self._workload.returns else 0
+
     def take(self) -> Work | None:
         """See `Feed.take`."""
         if self._ready:
@@ -229,13 +314,18 @@ class OrderFeed:
 class BooksFeed:
     """The opening transactions; one that aborted (simulated faults may decline it) is placed again under a new key.
 
+    Args:
+        run: token in the keys.
+        inputs: one a transaction.
+        saga: that opens the books.
+
     Raises:
         DefiniteError: from `settle`, with the code of the refusal, where one is refused again and again; the orders
             have not been placed.
     """
 
-    def __init__(self, run: str, inputs: Sequence[dict[str, Any]]) -> None:
-        self._run, self._inputs = run, inputs
+    def __init__(self, run: str, inputs: Sequence[dict[str, Any]], saga: str = OPEN_BOOKS) -> None:
+        self._run, self._inputs, self._saga = run, inputs, saga
         self._ready = deque(range(len(inputs)))
         self._attempts: Counter[int] = Counter()
 
@@ -245,7 +335,7 @@ class BooksFeed:
 
     def again(self, number: int) -> Work:
         """See `Feed.again`."""
-        return Work(number, OPEN_BOOKS, f"{self._run}-books-{number}-{self._attempts[number]}", self._inputs[number])
+        return Work(number, self._saga, f"{self._run}-books-{number}-{self._attempts[number]}", self._inputs[number])
 
     def settle(self, number: int, told: Told, code: str) -> None:
         """See `Feed.settle`."""
@@ -270,24 +360,26 @@ def _stock_lines(units_by_sku: Mapping[str, int], share: Decimal | None) -> Iter
     for sku, needed in units_by_sku.items():
         # At least one unit, so that a short SKU is out of stock rather than unknown.
         units = needed if share is None else max(1, int((needed * share).to_integral_value(ROUND_HALF_EVEN)))
-        for part in _parts(units, STOCK_QUANTITY_MAX):
+        for part in in_parts(units, STOCK_QUANTITY_MAX):
             yield {"sku": sku, "quantity": part}
 
 
 def _account_lines(minor_by_customer: Mapping[str, int]) -> Iterator[dict[str, Any]]:
     for customer, needed in minor_by_customer.items():
-        for part in _parts(needed, AMOUNT_MINOR_MAX):
+        for part in in_parts(needed, AMOUNT_MINOR_MAX):
             yield {"account": customer, "amount_minor": part}
 
 
-def _parts(whole: int, part_max: int) -> Iterator[int]:
+def in_parts(whole: int, part_max: int) -> Iterator[int]:
+    """A number as parts that a line may have, which add up to it."""
     while whole > part_max:
         yield part_max
         whole -= part_max
     yield whole
 
 
-def _chunks(lines: Iterator[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+def in_chunks(lines: Iterator[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+    """Lines of opening books, as many together as one transaction brings in."""
     chunks = []
     while chunk := list(islice(lines, BOOKS_CHUNK)):
         chunks.append(chunk)

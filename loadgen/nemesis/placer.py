@@ -18,12 +18,13 @@ from typing import Any
 
 import ray
 
-from loadgen.driver import Driver, Tally
+from loadgen.driver import Driver
 from loadgen.history import HistoryWriter
 from loadgen.nemesis.marks import Mark, Marks
 from loadgen.nemesis.orders import EndlessFeed, Probes, make_workload, scarce_books
 from loadgen.nemesis.witness import Witness
 from loadgen.options import parse_lines
+from loadgen.tally import Tally
 from loadgen.workload import BooksFeed
 from orchestrator.client import Client
 from orchestrator.cluster import attach

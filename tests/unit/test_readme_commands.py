@@ -25,7 +25,7 @@ SOURCE = "".join(
 FENCED = re.compile(r"^```\w*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
 CALL = re.compile(r"\braytx +([a-z]+)\b((?:(?!\braytx\b|&&|[|;`]).)*)")
-OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+OPTION = re.compile(r"(?<![\w-])--[a-z][a-z0-9-]*")
 
 
 def commands() -> dict[str, set[str]]:

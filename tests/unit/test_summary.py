@@ -29,9 +29,9 @@ def wrong():
 
 
 def summary(**changes):
-    tally = Tally(wall_s=2.0)
+    tally = Tally(wall_s=2.0, window_s=2.0, told_in_window=10)
     for told, code, times in ((Told.COMMITTED, "", 7), (Told.ABORTED, "OUT_OF_STOCK", 2), (Told.ABORTED, "E_TIMEOUT", 1)):
-        tally.orders.add(told, code, times)
+        tally.of("place_order").add(told, code, times)
     for latency_us in (1_000, 2_000, 3_000, 100_000):
         tally.latencies.record_value(latency_us)
     usage = Usage(restarts=1)
@@ -75,7 +75,7 @@ def test_aborts_are_fine_and_the_rest_is_not():
     assert not summary(audit=Audit(ok=False)).ok
     assert not summary(check=wrong()).ok
     rejected = summary()
-    rejected.tally.orders.add(Told.REJECTED, "E_INVALID_INPUT")
+    rejected.tally.of("place_order").add(Told.REJECTED, "E_INVALID_INPUT")
     assert not rejected.ok
 
 
@@ -103,7 +103,7 @@ def test_the_tables_show_outcomes_and_the_audit(changes, text):
 
 def test_an_order_refused_for_overload_is_no_failure_of_the_run_but_any_other_refusal_is():
     tally = Tally(wall_s=1.0)
-    tally.orders.add(Told.REJECTED, "E_OVERLOADED", 5)
+    tally.of("place_order").add(Told.REJECTED, "E_OVERLOADED", 5)
     assert summary(tally=tally).ok
-    tally.orders.add(Told.REJECTED, "E_INVALID_INPUT")
+    tally.of("place_order").add(Told.REJECTED, "E_INVALID_INPUT")
     assert not summary(tally=tally).ok

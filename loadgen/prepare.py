@@ -1,0 +1,101 @@
+"""From a plan to the transactions that will be placed; nothing is deployed or placed yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+
+from loadgen.baskets import Baskets
+from loadgen.own_saga import Samples
+from loadgen.plan import BANK, LoadPlan
+from loadgen.returns import Return, match_returns
+from loadgen.shapes import DISTINCT_MAX, LineRange, Shape, make_baskets
+from loadgen.trace import Trace, read_trace
+from loadgen.transfers import Transfers
+from loadgen.workload import Source, Workload, new_run
+from orchestrator.cli import app_path
+from orchestrator.deployment import DataDirectory
+from orchestrator.log.reader import LogReader
+from orchestrator.testing.examine import Plan, find_sagas
+
+SHOP_APP: Final = "actors.orders:app"
+BANK_APP: Final = "actors.bank:app"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What will be placed; nothing has been yet."""
+
+    plan: LoadPlan
+    workload: Source
+    trace: Trace | None
+    unmatched_return_lines: int | None
+
+
+def prepare(plan: LoadPlan, run: str = "") -> Prepared:
+    """Read the trace, or make the orders.
+
+    Args:
+        plan: what is asked for.
+        run: token in ids and keys; "" = a new one.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT, E_TRACE_ROW; E_CONFIG and E_SAGA_DEFINITION of a user's own saga.
+    """
+    plan.check()
+    run = run or new_run()
+    if plan.trace is not None:
+        return _traced(plan, read_trace(plan.trace, skip_bad=plan.skip_bad), run)
+    if plan.workload == BANK:
+        source: Source = Transfers(
+            orders=plan.orders_made, run=run, seed=plan.seed + plan.index, share=plan.stock_share)
+    elif ":" in plan.workload:
+        source = _own(plan, run)
+    else:
+        baskets = _made(min(plan.orders_made, DISTINCT_MAX), plan.seed + plan.index, plan.lines, Shape(plan.workload))
+        source = Workload(baskets, orders=plan.orders_made, run=run, stock_share=plan.stock_share)
+    return Prepared(plan, source, None, None)
+
+
+def app_for(workload: str, data: Path, chosen: str | None) -> str:
+    """Import path of the app that a workload runs on: what was chosen, runs or ran on the data directory, else its own.
+
+    Raises:
+        DefiniteError: E_CONFIG, saying what could not be found.
+    """
+    if ":" in workload:
+        return find_sagas(Plan(workload, chosen or ""))[1]
+    return app_path(DataDirectory(data), chosen, BANK_APP if workload == BANK else SHOP_APP)
+
+
+def _traced(plan: LoadPlan, trace: Trace, run: str) -> Prepared:
+    baskets = trace.baskets if plan.of == 1 else trace.baskets.part(plan.index, plan.of)
+    matched: Sequence[Return] = ()
+    unmatched = None
+    if plan.returns:
+        found = match_returns(baskets, trace.credit_notes)
+        matched, unmatched = found.matched, found.unmatched_lines
+    whole = plan.orders is None and plan.arrivals is None and plan.duration_s is None
+    orders = len(baskets) if whole else plan.orders_made
+    workload = Workload(baskets, orders=orders, run=run, returns=matched, stock_share=plan.stock_share)
+    return Prepared(plan, workload, trace, unmatched)
+
+
+def _own(plan: LoadPlan, run: str) -> Samples:
+    app, _, names = find_sagas(Plan(plan.workload, plan.app))
+    log = DataDirectory(plan.data).log_path
+    first = 0
+    if log.is_file():
+        with closing(LogReader(log)) as reader:
+            first = reader.last_record  # more than all transactions there ever were
+    return Samples(app, app.saga(names[0]), orders=plan.orders_made, run=run, first=first + plan.index, step=plan.of)
+
+
+@lru_cache(maxsize=2)
+def _made(orders: int, seed: int, lines: LineRange | None, shape: Shape) -> Baskets:
+    """Kept for the next run of the same process: a search for the capacity has a dozen."""
+    return make_baskets(orders, seed, lines, shape)

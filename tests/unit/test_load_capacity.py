@@ -1,0 +1,83 @@
+"""The search for the capacity against deployments whose capacity is known."""
+
+from __future__ import annotations
+
+import io
+from array import array
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from loadgen.capacity import find_capacity
+from loadgen.load import LoadPlan
+from loadgen.place import Placed
+from loadgen.tally import Tally
+from loadgen.workload import Told
+from orchestrator.errors import DefiniteError
+
+
+class Deployment:
+    """Answers in 10 ms up to its knee, in a second beyond it; `worse_after` runs it loses a tenth of its speed."""
+
+    def __init__(self, knee, *, closed=None, refuses=False, keeps_up=True, worse_after=1_000):
+        self.knee, self.closed, self.refuses, self.keeps_up = knee, closed or knee, refuses, keeps_up
+        self.worse_after, self.plans = worse_after, []
+
+    def run(self, plan):
+        self.plans.append(plan)
+        if len(self.plans) == self.worse_after:
+            self.knee *= 0.9
+        offered = self.closed if plan.arrivals is None else plan.arrivals.rate_per_s
+        window_s = (plan.duration_s or 0) if plan.arrivals is None else plan.arrivals.duration_s - plan.warm_up_s
+        beyond = offered > self.knee
+        told = int(offered * window_s * (0.8 if beyond and not self.keeps_up else 1))
+        tally = Tally(window_s=window_s, told_in_window=told)
+        tally.of("place_order").add(Told.COMMITTED, "", told)
+        if beyond and self.refuses:
+            tally.of("place_order").add(Told.REJECTED, "E_OVERLOADED", 5)
+        late = beyond and not self.refuses and self.keeps_up
+        tally.record(array("q", [1_000_000 if late else 10_000] * 100), 0, warm=True)
+        return Placed(tally)
+
+
+def search(deployment, bound=50.0, **values):
+    plan = LoadPlan(data=Path("data"), app="a:b", capacity_p99_ms=bound, **values)
+    return find_capacity(plan, bound, deployment.run, Console(file=io.StringIO()))
+
+
+@pytest.mark.parametrize("deployment", [
+    Deployment(1_000), Deployment(1_000, refuses=True), Deployment(1_000, keeps_up=False), Deployment(1_000, closed=9_000),
+    Deployment(1_000, closed=700), Deployment(40, closed=9_000)])
+def test_the_knee_is_found_from_below(deployment):
+    found = search(deployment)
+    assert deployment.knee / 1.06 <= found.rate_per_s <= deployment.knee
+    last = found.steps[-1]
+    assert last.holds
+    assert last.rate_per_s == found.rate_per_s  # the last run is the one that is reported
+    assert found.to_json()["steps"][0]["rate_per_s"] == 0.0
+    assert found.to_json()["steps"][-1]["holds"] is True
+
+
+def test_what_does_not_hold_twice_is_lowered():
+    known = Deployment(1_000)
+    steps = len(search(known).steps)
+    found = search(Deployment(1_000, worse_after=steps))  # the second run of the rate that was found
+    assert found.steps[-2].holds is False
+    assert found.rate_per_s <= 900
+
+
+def test_steps_last_as_long_as_was_said():
+    deployment = Deployment(100)
+    search(deployment, duration_s=3.0, warm_up_s=2.0)
+    closed, *opened = deployment.plans
+    assert (closed.duration_s, closed.warm_up_s, closed.arrivals) == (3.0, 2.0, None)
+    assert {plan.arrivals.duration_s for plan in opened} == {5.0}
+    assert len({plan.arrivals.seed for plan in opened}) == len(opened)
+    for plan in deployment.plans:
+        plan.check()
+
+
+def test_a_bound_that_nothing_keeps_is_refused():
+    with pytest.raises(DefiniteError, match="not even 1 order"):
+        search(Deployment(1_000), bound=5.0)

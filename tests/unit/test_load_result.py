@@ -1,0 +1,139 @@
+"""A result as JSON by its schema, as one page with plots, and beside another one."""
+
+from __future__ import annotations
+
+import json
+from array import array
+
+import pytest
+from rich.console import Console
+
+from loadgen.capacity import Capacity, Step
+from loadgen.checker.report import CheckReport
+from loadgen.compare import Comparison
+from loadgen.report import write_report
+from loadgen.result import RESULT_SCHEMA, LoadResult
+from loadgen.summary import Summary
+from loadgen.tally import Tally
+from loadgen.timeline import marks_of, seconds_of
+from loadgen.usage import Sample, Usage
+from loadgen.workload import Told
+from orchestrator.errors import DefiniteError
+
+NS = 1_000_000_000
+BEGIN_NS = 5 * NS
+
+
+class Audit:
+    ok = True
+
+    def to_json(self):
+        return {"ok": True, "violations": 0, "open": 0, "totals": {}}
+
+
+def usage():
+    samples = [
+        Sample(BEGIN_NS + int(at_s * NS), {"client": 0.2 * at_s, "log": 0.5 * at_s}, 0.9)
+        for at_s in (-0.5, 0.5, 1.0, 1.5, 2.0)]
+    found = Usage(restarts=1, samples=samples, deaths=[(BEGIN_NS + NS * 3 // 2, "shard-0")])
+    found.cpu_s.update({"client": 0.4, "log": 1.0})
+    return found
+
+
+def tally(latencies=(1_000, 2_000, 50_000)):
+    made = Tally(wall_s=2.0, window_s=1.5, told_in_window=len(latencies))
+    made.of("place_order").add(Told.COMMITTED, "", len(latencies))
+    made.record(array("q", latencies), 0, warm=True)
+    made.note_told(0, 4)
+    made.of("place_order").add(Told.ABORTED, "OUT_OF_STOCK", 1)
+    made.of("place_order").add(Told.REJECTED, "E_OVERLOADED", 1)
+    made.note_told(2, 0)
+    return made
+
+
+def summary(**changes):
+    values = {
+        "run": "run", "placed": {"orders": 5, "lines": 9}, "tally": tally(), "usage": usage(), "audit": Audit(),
+        "check": CheckReport(), "seed": 1, "settings": {"workload": "retail", "concurrency": 4, "warm_up_s": 0.5, "data": "x"},
+        "begin_ns": BEGIN_NS,
+        "capacity": Capacity(50.0, 90.0, [Step(0.0, 100.0, 9.0, 0, False), Step(90.0, 90.0, 9.0, 0, True)])}
+    return Summary(**{**values, **changes})
+
+
+def result(**changes):
+    return LoadResult.model_validate_json(json.dumps(summary(**changes).to_json()))
+
+
+def test_a_run_fits_the_schema_with_every_second_of_it():
+    found = result()
+    assert (found.schema_version, found.run, found.orders, found.lines, found.units) == (RESULT_SCHEMA, "run", 5, 9, None)
+    assert [(second.at_s, second.committed, second.aborted, second.rejected, second.in_flight) for second in found.seconds] == [
+        (0, 3, 0, 0, 4), (1, 0, 0, 0, 4), (2, 0, 1, 1, 0)]
+    assert found.seconds[0].p50_ms == pytest.approx(2.0, rel=0.01)
+    assert found.seconds[0].cpu_share == {"client": 0.2, "log": 0.5}
+    assert [(mark.at_s, mark.what) for mark in found.marks] == [(1.5, "shard-0 gone")]
+    assert found.orders_per_s == 2.0
+    assert found.model_extra == {}  # a field that is in no schema is not documented
+
+
+def test_strikes_that_were_planned_stand_for_the_deaths_that_they_are():
+    assert marks_of(usage(), BEGIN_NS, [(BEGIN_NS + NS, "kill shard-0")]) == [{"at_s": 1.0, "what": "kill shard-0"}]
+    assert seconds_of(Tally(), Usage(), 0) == []
+
+
+@pytest.mark.parametrize(("text", "told"), [
+    ("{", "no result"), ("{}", "schema_version: Field required"), (None, "cannot be read")])
+def test_a_file_that_is_no_result_is_refused(tmp_path, text, told):
+    path = tmp_path / "a.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(DefiniteError, match=told):
+        LoadResult.read(path)
+
+
+def test_another_schema_is_refused(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({**summary().to_json(), "schema_version": RESULT_SCHEMA + 1}))
+    with pytest.raises(DefiniteError, match="this version knows"):
+        LoadResult.read(path)
+    path.write_text(json.dumps(summary().to_json()))
+    assert LoadResult.read(path) == result()
+
+
+def test_the_page_needs_nothing_else_and_shows_what_happened(tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `report`")
+    path = tmp_path / "report.html"
+    write_report(result(), path)
+    page = path.read_text()
+    assert page.count("<svg") == 8
+    for text in ("Latency distribution", "OUT_OF_STOCK", "E_OVERLOADED", "shard-0 gone", "warm-up", "whole machine", "p99",
+                 "Search for the capacity", "audit ok"):
+        assert text in page, text
+    for outside in ("<script", "src=", "@import", 'href="http'):
+        assert outside not in page, outside
+
+
+def test_the_page_of_a_run_that_failed_says_so_and_escapes(tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `report`")
+    path = tmp_path / "report.html"
+    plain = {**summary().to_json(), "ok": False, "wrong_outcomes": ["K <b>key</b>"], "seconds": [], "capacity": None}
+    write_report(LoadResult.model_validate(plain), path)
+    assert "NOT OK: K &lt;b&gt;key&lt;/b&gt;" in path.read_text()
+    with pytest.raises(DefiniteError, match="--report"):
+        write_report(result(), tmp_path / "none" / "report.html")
+
+
+def test_results_side_by_side_are_ratios():
+    faster = summary(tally=tally((500, 1_000, 25_000)), settings={"workload": "retail", "concurrency": 8, "data": "y"})
+    faster.tally.told_in_window = 6
+    compared = Comparison(result(), LoadResult.model_validate(faster.to_json()))
+    figures = compared.to_json()["figures"]
+    assert figures["orders/s"] == {"first": 2.0, "second": 4.0, "ratio": 2.0}
+    assert figures["latency max ms"]["ratio"] == pytest.approx(0.5, rel=0.01)
+    assert figures["unknown of 100"]["ratio"] is None
+    assert compared.to_json()["differing_settings"] == {"concurrency": [4, 8], "warm_up_s": [0.5, None]}
+    console = Console(width=120)
+    with console.capture() as text:
+        console.print(compared.render())
+    assert "2.00" in text.get()
+    assert "differs: concurrency: 4 and 8" in text.get()
