@@ -43,10 +43,6 @@ class AsyncPort:
         self._loop.call_soon_threadsafe(self._start, handle, saga, data)
         return handle
 
-    def call(self, work: Awaitable[Any]) -> Any:
-        """The result of something awaited on the loop."""
-        return asyncio.run_coroutine_threadsafe(_await(work), self._loop).result()
-
     def _start(self, handle: Handle, saga: str, data: Any) -> None:
         task = self._loop.create_task(self._run(handle, saga, data))
         self._tasks.add(task)  # the loop itself keeps weak references only
@@ -60,10 +56,6 @@ class AsyncPort:
             return
         kind = OutcomeKind.ABORTED if code else OutcomeKind.COMMITTED
         handle.settle(Outcome(handle.key, handle.key, kind, code), None)
-
-
-async def _await(work: Awaitable[Any]) -> Any:
-    return await work
 
 
 def _no_cancel(handle: Handle) -> Handle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 from contextlib import ExitStack
@@ -111,5 +112,6 @@ def _progress(told: str) -> None:
 
 
 def main() -> None:
-    """Run the command line."""
+    """Run the command line; SIGTERM is taken as an interrupt, so that whatever runs is cleaned up."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     cli()

@@ -9,8 +9,9 @@ import msgspec
 
 from benchmarks.plan import Plan, System
 
-THROUGHPUT = ("orders_per_s", "latency_ms.p50", "latency_ms.p99", "cpu_us_per_order.total")
-OTHERS = (System.PLAIN_RAY, System.DBOS_SQLITE, System.DBOS_POSTGRES)
+THROUGHPUT = ("orders_per_s", "latency_ms.p50", "latency_ms.p99", "cpu_us_per_order.total", "ray_cpu_us_per_order")
+OTHERS = (
+    System.PLAIN_RAY, System.DBOS_SQLITE, System.DBOS_SQLITE_THREADS, System.DBOS_POSTGRES, System.DBOS_POSTGRES_THREADS)
 SLOW_SHARE, SLOW_MS, HARDLY_MS = 0.01, 500, 1
 ALONE, SOME = 1, 16
 
@@ -92,9 +93,9 @@ def latency(plan: Plan, capacity_per_s: float) -> Comparison:
 def cost(plan: Plan, *, traced: bool) -> Comparison:
     """Where the time, the bytes and the calls of an order go; what strace counts comes from runs of its own."""
     sides = {"raytx": plan} | ({"under strace": _changed(plan, strace=True)} if traced else {})
-    return Comparison(
-        sides, "", ("orders_per_s", "cpu_us_per_order.total", "bytes_on_disk_per_order", "bytes_written_per_order",
-                    "commits_per_order", "log_appends_per_order", "fsyncs_per_order", "exchanges_per_order"))
+    return Comparison(sides, "", (
+        "orders_per_s", "cpu_us_per_order.total", "ray_cpu_us_per_order", "bytes_on_disk_per_order", "bytes_written_per_order",
+        "commits_per_order", "log_appends_per_order", "fsyncs_per_order", "exchanges_per_order"))
 
 
 def memory(plan: Plan) -> Comparison:

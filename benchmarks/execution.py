@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
 from benchmarks.plan import Measured, Plan
 
 TIMEOUT_S = 4 * 3_600.0
+CLEAN_UP_S = 60.0
 _TAIL_LINES = 12
 
 
@@ -29,10 +32,20 @@ def execute(plan: Plan) -> Measured:
         asked, result, output = (Path(directory) / name for name in ("plan.json", "result.json", "output"))
         asked.write_bytes(msgspec.json.encode(plan))
         with output.open("w") as file:
-            done = subprocess.run(  # noqa: S603 - this program itself
-                [sys.executable, "-m", "benchmarks.run", str(asked), str(result)],
-                stdout=file, stderr=subprocess.STDOUT, check=False, timeout=TIMEOUT_S)
-        if done.returncode or not result.exists():
+            code = _run([sys.executable, "-m", "benchmarks.run", str(asked), str(result)], file)
+        if code or not result.exists():
             tail = "\n".join(output.read_text(errors="replace").splitlines()[-_TAIL_LINES:])
-            raise FailedRunError(f"{plan.system} ended with exit code {done.returncode}:\n{tail}")
+            raise FailedRunError(f"{plan.system} ended with exit code {code}:\n{tail}")
         return msgspec.json.decode(result.read_bytes(), type=Measured)
+
+
+def _run(command: list[str], output: TextIO) -> int:
+    """Run a command to its end; where this process is to end before, the other one may clean up."""
+    process = subprocess.Popen(  # noqa: S603 - this program itself
+        command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)  # an interrupt reaches it from here only
+    try:
+        return process.wait(TIMEOUT_S)
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        process.wait(CLEAN_UP_S)
+        raise

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from benchmarks.plan import Plan
-from loadgen.driver import Driver, Port, Tally
-from loadgen.open_loop import Arrivals, OpenLoop
+from loadgen.arrivals import Arrivals
+from loadgen.driver import Driver, Port
+from loadgen.open_loop import OpenLoop
 from loadgen.options import parse_lines
 from loadgen.shapes import make_baskets
+from loadgen.tally import Tally
 from loadgen.workload import BooksFeed, Told, Work, Workload, new_run
 
 PATIENCE_S = 120.0

@@ -1,13 +1,16 @@
-"""CPU time of a system that is not raytx: this process, and those that belong to it."""
+"""CPU time by /proc: of the systems that are not raytx, and of Ray's own daemons under any of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import psutil
 
 from loadgen.usage import CLIENT
+
+RAY = "ray"
+_WORKER = "ray::"  # so Ray calls the processes that actors run in
 
 
 class ProcessMeter:
@@ -29,6 +32,22 @@ class ProcessMeter:
 
     def _seconds(self) -> dict[str, float]:
         return {role: sum(_cpu_s(process) for process in found) for role, found in self._processes.items()}
+
+
+def daemons(servers: Iterable[int]) -> list[int]:
+    """Pids of Ray's servers and of what they have started, the workers left out."""
+    found = []
+    for pid in servers:
+        server = psutil.Process(pid)
+        found += [pid, *(child.pid for child in server.children(recursive=True) if not _is_worker(child))]
+    return found
+
+
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return any(_WORKER in word or "default_worker" in word for word in process.cmdline())
+    except psutil.NoSuchProcess:
+        return True
 
 
 def _cpu_s(process: psutil.Process) -> float:

@@ -17,7 +17,13 @@ class System(StrEnum):
     PLAIN_RAY = "plain-ray"
     FLOOR = "floor"
     DBOS_SQLITE = "dbos-sqlite"
+    DBOS_SQLITE_THREADS = "dbos-sqlite-threads"
     DBOS_POSTGRES = "dbos-postgres"
+    DBOS_POSTGRES_THREADS = "dbos-postgres-threads"
+
+
+ON_DBOS = frozenset({System.DBOS_SQLITE, System.DBOS_SQLITE_THREADS, System.DBOS_POSTGRES, System.DBOS_POSTGRES_THREADS})
+ON_POSTGRES = frozenset({System.DBOS_POSTGRES, System.DBOS_POSTGRES_THREADS})
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from benchmarks.alternation import Execute
 from benchmarks.comparisons import OTHERS, Comparison
 from benchmarks.execution import execute
 from benchmarks.past import write_history
-from benchmarks.plan import Plan, System
+from benchmarks.plan import ON_DBOS, ON_POSTGRES, Plan, System
 from orchestrator.errors import DefiniteError, ErrorCode
 
 Progress = Callable[[str], None]
@@ -103,11 +103,11 @@ class Preparation:
 def missing(system: System) -> str:
     """What has to be installed before that system can run; "" where nothing has."""
     found = {module: importlib.util.find_spec(module) is not None for module in ("dbos", "psycopg")}
-    if system in (System.DBOS_SQLITE, System.DBOS_POSTGRES) and not found["dbos"]:
+    if system in ON_DBOS and not found["dbos"]:
         return f"{system} is left out: dbos is not installed: {_DBOS}"
-    if system is System.DBOS_POSTGRES and not found["psycopg"]:
+    if system in ON_POSTGRES and not found["psycopg"]:
         return f"{system} is left out: psycopg is not installed: {_DBOS}"
-    if system is System.DBOS_POSTGRES and postgres.programs() is None:
+    if system in ON_POSTGRES and postgres.programs() is None:
         return f"{system} is left out: there is no PostgreSQL server: install the package postgresql"
     return ""
 

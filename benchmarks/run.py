@@ -11,15 +11,13 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.plan import Measured, Plan, System
+from benchmarks.plan import ON_DBOS, Measured, Plan, System
 
 _RUNNERS = {
     System.RAYTX: "benchmarks.systems.raytx",
     System.PLAIN_RAY: "benchmarks.systems.plain_ray",
     System.FLOOR: "benchmarks.systems.floor",
-    System.DBOS_SQLITE: "benchmarks.systems.dbos_saga",
-    System.DBOS_POSTGRES: "benchmarks.systems.dbos_saga",
-}
+} | dict.fromkeys(ON_DBOS, "benchmarks.systems.dbos_saga")
 _KILL = "benchmarks.systems.recovery"
 
 

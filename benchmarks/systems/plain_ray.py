@@ -11,11 +11,12 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import psutil
 import ray
 
 from benchmarks import orders
 from benchmarks.asynchronous import AsyncPort
-from benchmarks.other_usage import ProcessMeter
+from benchmarks.other_usage import RAY, ProcessMeter, daemons
 from benchmarks.plan import Measured, Plan
 from benchmarks.shop_in_memory import Money, Outbox, Parcels, Stock
 from loadgen.workload import OPEN_BOOKS, PLACE_ORDER
@@ -84,14 +85,21 @@ def _measure(plan: Plan) -> Measured:
         committed = 0
         if plan.warm_up:
             committed += orders.told(orders.place(port, workload, 0, plan.warm_up, plan.concurrency))[1]
-        meter = ProcessMeter(_pids(actors))
+        meter = ProcessMeter(_pids(actors) | {RAY: daemons(_servers())})
         tally = orders.measure(port, workload, plan)
         count, told = orders.told(tally)
         cost = meter.cost(count)
+        ray_cost = cost.pop(RAY)
     adds_up = ray.get([actor.adds_up.remote(committed + told) for actor in actors.values()])
     return Measured(
         ok=all(adds_up), orders=count, committed=told, wall_s=tally.wall_s, latency_ms=orders.latency_ms(tally),
-        cpu_us_per_order=cost, notes=[] if all(adds_up) else ["the services' books do not add up"])
+        cpu_us_per_order=cost, figures={"ray_cpu_us_per_order": ray_cost},
+        notes=[] if all(adds_up) else ["the services' books do not add up"])
+
+
+def _servers() -> list[int]:
+    """Ray's servers, which this process has started."""
+    return [child.pid for child in psutil.Process().children() if child.name() in ("gcs_server", "raylet")]
 
 
 def _pids(actors: Mapping[str, Any]) -> dict[str, list[int]]:

@@ -13,10 +13,11 @@ from benchmarks import orders, system_calls
 from benchmarks.counting import COUNTED_APP, calls_of
 from benchmarks.observed import Snapshot, committed_since, figures, look, memory
 from benchmarks.orders import WEEK_MS
+from benchmarks.other_usage import RAY, ProcessMeter, daemons
 from benchmarks.plan import Measured, Plan
 from benchmarks.slow import SlowOnes
 from benchmarks.systems.directory import data_directory
-from loadgen.driver import Tally
+from loadgen.tally import Tally
 from loadgen.usage import CLIENT, Meter, Usage
 from loadgen.workload import PLACE_ORDER, Workload
 from orchestrator.audit import audit
@@ -71,6 +72,7 @@ class _Run:
         slow = SlowOnes(self._data, plan)
         with self._strace() as counted:
             meter = Meter(self._statuses)
+            ray = ProcessMeter({RAY: daemons(client.deployment.server_pids().values())})
             tally = orders.measure(client, self._workload, plan, progress=lambda *_: meter.sample(),
                                    watch=slow.watch if plan.slow_ms else None)
             usage = meter.stop()
@@ -78,6 +80,7 @@ class _Run:
         self._rest()
         after = self._look()
         measured = summary(tally, usage)
+        measured.figures["ray_cpu_us_per_order"] = ray.cost(measured.orders)[RAY]
         measured.figures |= figures(before, after, measured.orders) | memory(after, "rss_mb")
         measured.figures |= slow.figures() if plan.slow_ms else {}
         measured.figures |= self._calls(counted, measured.orders)
