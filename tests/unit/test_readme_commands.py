@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
+from benchmarks.cli import cli as benchmarks
 from loadgen.cli import cli
 from orchestrator.config import FaultSettings, Settings
 from orchestrator.protocol.identifiers import KEY_BYTES_MAX
@@ -38,6 +39,11 @@ def commands() -> dict[str, set[str]]:
     return found
 
 
+def benchmark_options() -> set[str]:
+    """Options of `python -m benchmarks`."""
+    return {option for one in typer.main.get_command(benchmarks).params for option in (*one.opts, *one.secondary_opts)}
+
+
 def code_of(page: str) -> list[str]:
     """What is set as code: the lines of fenced blocks, and spans."""
     return [line for block in FENCED.findall(page) for line in block.splitlines()] + SPAN.findall(FENCED.sub("", page))
@@ -60,7 +66,7 @@ def wrong_calls(page: str) -> list[str]:
 
 def wrong_options(page: str) -> list[str]:
     """Options that stand alone in a span and that no command has."""
-    known = set().union(*commands().values()) | {"--version", "--check"}  # the second one is docs/generate.py's
+    known = set().union(*commands().values(), benchmark_options()) | {"--version", "--check"}  # the latter: docs/generate.py's
     alone = [span for span in SPAN.findall(FENCED.sub("", page)) if span.startswith("--")]
     return [option for span in alone for option in OPTION.findall(span) if option not in known]
 
