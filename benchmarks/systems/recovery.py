@@ -81,7 +81,7 @@ class _Kill:
         wait_for_rest(DataDirectory(self._data).log_path, REST_S_MAX)
         rest_s = time.time()
         measured = summary(tally, meter.stop())
-        served_s = _served_again(self._data, killed_s)
+        served_s = served_again(self._data, killed_s)
         measured.figures |= {
             "open_at_kill": float(self._plan.orders), "kill_to_restart_s": served_s - killed_s,
             "kill_to_last_outcome_s": told_s - killed_s, "restart_to_last_outcome_s": told_s - served_s,
@@ -134,7 +134,7 @@ def _open_count(log: Path) -> int:
     return int(count)
 
 
-def _served_again(data: Path, after_s: float) -> float:
+def served_again(data: Path, after_s: float) -> float:
     """When the log gave the victim's successor its partitions, Unix s: from then on it serves."""
     for path in (data / "logs").glob("log-*.jsonl"):
         for line in path.read_text().splitlines():

@@ -1,0 +1,104 @@
+"""What the benchmarks read from outside: what passed between two looks, when a shard served again, why a run failed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from benchmarks import orders
+from benchmarks.asynchronous import AsyncPort
+from benchmarks.execution import FailedRunError, execute
+from benchmarks.observed import Snapshot, figures, size_of
+from benchmarks.plan import Plan, System
+from benchmarks.systems.recovery import served_again
+from benchmarks.threaded import ThreadedPort
+from loadgen.workload import PLACE_ORDER, Told
+
+BEFORE = Snapshot(
+    rss={"log": 100}, written={"log": 1_000, "gone": 5}, commits={"log": 10, "payment": 4}, size={"log": 500, "payment": 100},
+    appends=3)
+AFTER = Snapshot(
+    rss={"log": 150}, written={"log": 3_000, "new": 9}, commits={"log": 30, "payment": 14}, size={"log": 900, "payment": 300},
+    appends=13)
+
+
+def test_what_passed_between_two_looks() -> None:
+    found = figures(BEFORE, AFTER, 10)
+    assert found["commits_per_order"] == pytest.approx(3.0)
+    assert found["commits_per_order.payment"] == pytest.approx(1.0)
+    assert found["bytes_on_disk_per_order"] == pytest.approx(60)
+    assert found["bytes_written_per_order"] == pytest.approx(200), "a process that was not seen twice does not count"
+    assert found["log_appends_per_order"] == pytest.approx(1.0)
+
+
+def test_the_ballast_is_no_data(tmp_path: Path) -> None:
+    (tmp_path / "services").mkdir()
+    (tmp_path / "services" / "a.sqlite").write_bytes(b"x" * 70)
+    (tmp_path / "services" / "a.sqlite.ballast").write_bytes(b"x" * 1_000)
+    assert size_of(tmp_path) == 70
+
+
+def test_a_shard_serves_again_when_the_log_gives_it_its_partitions(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    lines = [("2026-01-01T00:00:01.000Z", "partitions_taken"), ("2026-01-01T00:00:05.000Z", "serving"),
+             ("2026-01-01T00:00:06.500Z", "partitions_taken")]
+    text = "\n".join(json.dumps({"time": at, "event": event}) for at, event in lines)
+    (tmp_path / "logs" / "log-7.jsonl").write_text(text)
+    killed_s = 1_767_225_604.0  # 00:00:04
+    assert served_again(tmp_path, killed_s) == pytest.approx(killed_s + 2.5)
+    with pytest.raises(TimeoutError):
+        served_again(tmp_path, killed_s + 10)
+
+
+def test_a_run_that_fails_says_why() -> None:
+    with pytest.raises(FailedRunError, match="floor ended with exit code 1") as found:
+        execute(Plan(system=System.FLOOR, orders=1, lines="many"))
+    assert "--lines" in str(found.value)
+
+
+def answers(key: str, data: dict[str, object]) -> str:
+    """A system that refuses every other order, and breaks at one."""
+    number = int(key.rpartition("-")[0].rpartition("-")[2]) if key.count("-") > 1 else 0
+    if number == 500_004:
+        raise ValueError("broken")
+    return "REFUSED" if number % 2 else ""
+
+
+async def answers_later(key: str, data: dict[str, object]) -> str:
+    return answers(key, data)
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_the_ports_tell_what_the_other_systems_answer(*, threads: bool) -> None:
+    workload = orders.workload_of(Plan(orders=10))
+    port = ThreadedPort({PLACE_ORDER: answers}, 2) if threads else AsyncPort({PLACE_ORDER: answers_later})
+    with port:
+        tally = orders.place(port, workload, 0, 4, 2)
+    assert orders.told(tally) == (4, 2)
+    assert tally.orders.told[Told.ABORTED] == 2
+    assert tally.orders.aborted_by_code == {"REFUSED": 2}
+
+
+def test_what_another_system_raises_is_of_unknown_outcome() -> None:
+    workload = orders.workload_of(Plan(orders=10))
+    tried: list[str] = []
+
+    def broken_at_first(key: str, data: dict[str, object]) -> str:
+        tried.append(key)
+        return answers(key, data) if len(tried) == 1 else ""
+
+    with ThreadedPort({PLACE_ORDER: broken_at_first}, 1) as port:
+        tally = orders.place(port, workload, 4, 1, 1)
+    assert orders.told(tally) == (1, 1)
+    assert tally.repeats == 1
+    assert len(tried) == 2
+
+
+def test_a_range_of_orders_is_placed_once() -> None:
+    workload = orders.workload_of(Plan(orders=10))
+    feed = orders.OrderRange(workload, 3, 2)
+    taken = [feed.take(), feed.take(), feed.take()]
+    assert [work.number if work else None for work in taken] == [3, 4, None]
+    assert feed.again(3) == taken[0]
