@@ -20,6 +20,7 @@ A driver process writes a file of its own; files of several processes are read a
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -187,7 +188,7 @@ class HistoryWriter:
         self._file = path.open("ab", buffering=0)
         self._lock = threading.Lock()
         self._lines: list[bytes] = [b""] if torn else []
-        self._number = 0
+        self._numbers = itertools.count(1)
         self._flushed_us = 0
         self._encode = msgspec.json.Encoder().encode
         self._add(Opened(*_now(), process=process))
@@ -212,10 +213,8 @@ class HistoryWriter:
         Returns:
             The operation's number, for what closes it.
         """
-        with self._lock:
-            self._number += 1
-            number = self._number
-        self._add(Invoke(*_now(), number=number, key=key, call=call, saga=saga, asked=dict(asked or {})))
+        number = next(self._numbers)
+        self._add(Invoke(*_now(), number=number, key=key, call=call, saga=saga, asked={} if asked is None else dict(asked)))
         return number
 
     def ok(self, number: int, transaction: str) -> None:

@@ -93,7 +93,10 @@ class Tally:
 
     def of(self, saga: str) -> Counts:
         """The counts of one saga."""
-        return self.by_saga.setdefault(saga, Counts())
+        found = self.by_saga.get(saga)
+        if found is None:
+            found = self.by_saga[saga] = Counts()
+        return found
 
     @property
     def orders(self) -> Counts:
