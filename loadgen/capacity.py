@@ -35,7 +35,7 @@ class Step:
         told_per_s: orders that were told an outcome.
         p99_ms: from the intended arrival; of the closed loop, from the submit.
         refused: orders that were rejected or never answered.
-        holds: whether nothing was refused, as many were told as came, and p99 was within the bound.
+        holds: whether some came, nothing was refused, as many were told as came, and p99 was within the bound.
     """
 
     rate_per_s: float
@@ -104,8 +104,10 @@ class _Search:
 
     def closed_loop(self) -> float:
         """How many a second it does when driven by its answers, which is about the most there is."""
-        plan = replace(self._plan, duration_s=self._step_s)
-        return max(RATE_MIN, self._note(0.0, self._run(plan)).told_per_s)
+        placed = self._run(replace(self._plan, duration_s=self._step_s))
+        step, tally = self._note(0.0, placed), placed.tally
+        overall = tally.orders.told.total() / tally.wall_s if tally.wall_s else 0.0  # a step may end before it has warmed up
+        return max(RATE_MIN, step.told_per_s, overall)
 
     def holds(self, rate_per_s: float) -> bool:
         """Whether it keeps up with a rate."""
@@ -119,7 +121,7 @@ class _Search:
         refused = counts.told[Told.REJECTED] + counts.told[Told.UNKNOWN]
         p99_ms = tally.latencies.get_value_at_percentile(99) / 1_000
         expected = rate_per_s * tally.window_s
-        kept_up = tally.told_in_window >= expected - DEVIATIONS * sqrt(expected) - 1
+        kept_up = 0 < tally.told_in_window >= expected - DEVIATIONS * sqrt(expected) - 1
         step = Step(
             round(rate_per_s, 1), round(tally.orders_per_s, 1), p99_ms, refused,
             bool(rate_per_s) and not refused and kept_up and p99_ms <= self.found.p99_ms_max)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 
 import pytest
 
+from loadgen.apart import apart
 from loadgen.history import read_history
+from loadgen.plan import LoadPlan
 from loadgen.result import LoadResult
+from orchestrator.errors import RaytxError
 
 COMMAND = [sys.executable, "-m", "loadgen.cli"]
 
@@ -58,11 +60,7 @@ def test_a_saga_of_ones_own_arrives_as_a_file_says_and_the_next_run_goes_on_with
         assert set(found.aborted_by_code) <= {"OUT_OF_STOCK", "INSUFFICIENT_FUNDS", "UNDELIVERABLE"}  # none was there before
 
 
-def test_the_capacity_is_found_and_the_run_at_it_is_reported(tmp_path):
-    found = loaded(
-        "--data", tmp_path / "data", "--lines", "1", "--find-capacity", "--p99-ms", 3_000, "--duration", 0.5, "--warm-up", 0.2)
-    assert found.capacity is not None
-    assert found.capacity.steps[-1].holds
-    assert found.settings["rate_per_s"] == pytest.approx(found.capacity.rate_per_s, abs=0.1)
-    assert found.rejected == found.unknown == 0
-    assert found.audit["by_saga"]["place_order"]["committed"] > found.committed  # those of the other steps
+def test_a_driver_process_that_fails_ends_the_run_with_its_error(tmp_path):
+    plan = LoadPlan(data=tmp_path / "nobody", app="actors.bank:app", workload="bank", orders=4, processes=2)
+    with pytest.raises(RaytxError, match="driver-0"), apart(plan, "run", [tmp_path / "a", tmp_path / "b"]):
+        pytest.fail("nothing runs there")

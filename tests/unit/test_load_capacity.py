@@ -20,9 +20,9 @@ from orchestrator.errors import DefiniteError
 class Deployment:
     """Answers in 10 ms up to its knee, in a second beyond it; `worse_after` runs it loses a tenth of its speed."""
 
-    def __init__(self, knee, *, closed=None, refuses=False, keeps_up=True, worse_after=1_000):
+    def __init__(self, knee, *, closed=None, refuses=False, keeps_up=True, worse_after=1_000, stalls=False):
         self.knee, self.closed, self.refuses, self.keeps_up = knee, closed or knee, refuses, keeps_up
-        self.worse_after, self.plans = worse_after, []
+        self.worse_after, self.stalls, self.plans = worse_after, stalls, []
 
     def run(self, plan):
         self.plans.append(plan)
@@ -32,7 +32,8 @@ class Deployment:
         window_s = (plan.duration_s or 0) if plan.arrivals is None else plan.arrivals.duration_s - plan.warm_up_s
         beyond = offered > self.knee
         told = int(offered * window_s * (0.8 if beyond and not self.keeps_up else 1))
-        tally = Tally(window_s=window_s, told_in_window=told)
+        stalled = self.stalls and plan.arrivals is None
+        tally = Tally(window_s=window_s, told_in_window=0 if stalled else told, wall_s=window_s * 2 if stalled else window_s)
         tally.of("place_order").add(Told.COMMITTED, "", told)
         if beyond and self.refuses:
             tally.of("place_order").add(Told.REJECTED, "E_OVERLOADED", 5)
@@ -48,7 +49,7 @@ def search(deployment, bound=50.0, **values):
 
 @pytest.mark.parametrize("deployment", [
     Deployment(1_000), Deployment(1_000, refuses=True), Deployment(1_000, keeps_up=False), Deployment(1_000, closed=9_000),
-    Deployment(1_000, closed=700), Deployment(40, closed=9_000)])
+    Deployment(1_000, closed=700), Deployment(40, closed=9_000), Deployment(1_000, stalls=True)])
 def test_the_knee_is_found_from_below(deployment):
     found = search(deployment)
     assert deployment.knee / 1.06 <= found.rate_per_s <= deployment.knee
@@ -76,6 +77,12 @@ def test_steps_last_as_long_as_was_said():
     assert len({plan.arrivals.seed for plan in opened}) == len(opened)
     for plan in deployment.plans:
         plan.check()
+
+
+def test_a_rate_at_which_nothing_came_does_not_hold():
+    nothing = Deployment(0.2, closed=4)
+    with pytest.raises(DefiniteError, match="not even 1 order"):
+        search(nothing, duration_s=0.1)
 
 
 def test_a_bound_that_nothing_keeps_is_refused():
