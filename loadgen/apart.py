@@ -75,8 +75,9 @@ class Apart:
         return _together(list(placed.values()), begin_ns)
 
     def _waiting(self, placed: dict[str, Placed]) -> list[_Child]:
-        left = {child.pipe: child for child in self._children if child.name not in placed}
-        return [child for pipe, child in left.items() if pipe in wait(list(left), timeout=1.0)]
+        left = [child for child in self._children if child.name not in placed]
+        ready = wait([child.pipe for child in left], timeout=1.0)
+        return [child for child in left if child.pipe in ready]
 
 
 @contextmanager

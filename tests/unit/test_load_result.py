@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
 from array import array
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from loadgen.capacity import Capacity, Step
 from loadgen.checker.report import CheckReport
+from loadgen.cli import cli
 from loadgen.compare import Comparison
 from loadgen.report import write_report
 from loadgen.result import RESULT_SCHEMA, LoadResult
@@ -137,3 +140,25 @@ def test_results_side_by_side_are_ratios():
         console.print(compared.render())
     assert "2.00" in text.get()
     assert "differs: concurrency: 4 and 8" in text.get()
+
+
+def test_a_report_without_its_library_is_refused_before_anything_is_placed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    ended = CliRunner().invoke(cli, ["load", "--data", str(tmp_path / "data"), "--report", str(tmp_path / "r.html")])
+    assert (ended.exit_code, "raytx[report]" in ended.output) == (2, True)
+    assert not (tmp_path / "data").exists()
+
+
+def test_results_that_were_kept_are_compared_and_drawn_by_commands(tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `report`")
+    first, second, page = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "page.html"
+    first.write_text(json.dumps(summary().to_json()))
+    second.write_text(json.dumps(summary(tally=tally((9_000,))).to_json()))
+    compared = CliRunner().invoke(cli, ["load", "compare", str(first), str(second), "--json"])
+    assert compared.exit_code == 0
+    assert json.loads(compared.output)["figures"]["latency max ms"]["ratio"] == pytest.approx(9 / 50, rel=0.01)
+    assert "B / A" in CliRunner().invoke(cli, ["load", "compare", str(first), str(second)]).output
+    assert CliRunner().invoke(cli, ["load", "report", str(first), str(page)]).exit_code == 0
+    assert "<svg" in page.read_text()
+    wrong = CliRunner().invoke(cli, ["load", "compare", str(first), str(page)])
+    assert (wrong.exit_code, "no result of raytx load" in wrong.output) == (2, True)
