@@ -19,7 +19,8 @@ STEP_S: Final = 5.0  # that are measured, where --duration says nothing
 WARM_UP_S: Final = 1.0
 CLOSE: Final = 1.05  # the search ends where the lowest rate that fails is within 5 % of the highest that holds
 LOWER: Final = 0.95  # of the rate, where it does not hold a second time
-RATE_MIN: Final = 1.0
+RATE_MIN: Final = 2.0
+ORDERS_MIN: Final = 100  # of a step, which lasts longer if need be: fewer have no p99
 STEPS_MAX: Final = 24
 DEVIATIONS: Final = 3  # by which as many as expected may be missing by chance
 
@@ -88,7 +89,7 @@ def find_capacity(plan: LoadPlan, p99_ms_max: float, run: Run, console: Console)
         rate = sqrt(low * high) if low else high / 2
         if rate < RATE_MIN:
             raise DefiniteError(
-                ErrorCode.INVALID_INPUT, f"--p99-ms: not even {RATE_MIN:g} order a second stays within {p99_ms_max:g} ms")
+                ErrorCode.INVALID_INPUT, f"--p99-ms: not even {RATE_MIN:g} orders a second stay within {p99_ms_max:g} ms")
     while low >= RATE_MIN and not search.holds(low):
         low *= LOWER
     search.found.rate_per_s = round(low, 1)
@@ -112,7 +113,7 @@ class _Search:
     def holds(self, rate_per_s: float) -> bool:
         """Whether it keeps up with a rate."""
         seed = self._plan.seed + len(self.found.steps)
-        arrivals = Arrivals(rate_per_s, self._plan.warm_up_s + self._step_s, seed)
+        arrivals = Arrivals(rate_per_s, self._plan.warm_up_s + max(self._step_s, ORDERS_MIN / rate_per_s), seed)
         return self._note(rate_per_s, self._run(replace(self._plan, arrivals=arrivals))).holds
 
     def _note(self, rate_per_s: float, placed: Placed) -> Step:

@@ -80,11 +80,19 @@ def test_steps_last_as_long_as_was_said():
 
 
 def test_a_rate_at_which_nothing_came_does_not_hold():
-    nothing = Deployment(0.2, closed=4)
-    with pytest.raises(DefiniteError, match="not even 1 order"):
-        search(nothing, duration_s=0.1)
+    deployment = Deployment(1_000)
+    deployment.run = lambda plan: Placed(Tally(window_s=1.0, wall_s=1.0))
+    with pytest.raises(DefiniteError, match="not even 2 orders"):
+        search(deployment)
+
+
+def test_a_step_is_long_enough_to_have_a_p99():
+    deployment = Deployment(10, closed=20)
+    found = search(deployment)
+    assert 9 < found.rate_per_s <= 10
+    assert min(plan.arrivals.expected for plan in deployment.plans[1:]) >= 100
 
 
 def test_a_bound_that_nothing_keeps_is_refused():
-    with pytest.raises(DefiniteError, match="not even 1 order"):
+    with pytest.raises(DefiniteError, match="not even 2 orders"):
         search(Deployment(1_000), bound=5.0)
