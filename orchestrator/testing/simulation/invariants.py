@@ -35,7 +35,7 @@ def findings(world: World) -> Iterator[Finding]:
         yield from _transitions(world)
         yield from _atomicity(world, log, readers)
         yield from _purged(world, log)
-        yield from _services(readers)
+        yield from _services({name: reader for name, reader in readers.items() if name in world.worked})
         yield from _answers(world, log)
         yield from _contents(world, log, readers)
     finally:
@@ -105,7 +105,7 @@ def _purged(world: World, log: LogModel) -> Iterator[Finding]:
 
 
 def _services(readers: Mapping[str, LedgerReader]) -> Iterator[Finding]:
-    """C, O, P: what the services say of themselves."""
+    """C, O, P: what the services that did anything say of themselves."""
     for name, reader in readers.items():
         for text in reader.audit().violations:
             yield "C", f"{name}: {text}"

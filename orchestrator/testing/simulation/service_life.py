@@ -79,6 +79,7 @@ class ServiceLife(Life):
         self._turning = False
         if self.world.stores.cannot_write(self.role):
             raise OSError(28, "no space left on device")
+        self.world.worked.add(self.role)
         mails = self._local.turn(self.world.wall_ms)
         self.batch.clear()
         self._doubt_later()

@@ -82,6 +82,7 @@ class World:
         self.decisions: dict[str, Decided] = dict(books.decisions)
         self.heard: dict[tuple[str, int], tuple[int, str]] = {}  # by service and partition: epoch and shard last answered
         self.parked: set[tuple[str, str]] = set()  # steps that any shard ever parked, durably or not
+        self.worked: set[str] = set()  # services that wrote anything but their openings
         self.answers: list[Told] = []
         self.trace: list[tuple[int, str, str]] = []
         self.service_faults: Mapping[str, FaultSettings] = {}
