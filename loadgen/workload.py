@@ -227,7 +227,8 @@ class Workload:
         if known is None:
             known = self._customers[customer, self.baskets.country(position)] = _customer(
                 customer, self.baskets.country(position))
-        return Work(number, PLACE_ORDER, order_id, {"order_id": order_id, "lines": lines, "amount_minor": amount, **known})
+        return Work(number, PLACE_ORDER, order_id, {
+            "order_id": order_id, "customer": customer, "lines": lines, "amount_minor": amount, **known})
 
     def _return(self, returned: int) -> Work:
         order = self.order_of(returned)
@@ -342,7 +343,6 @@ class BooksFeed:
 
 def _customer(customer: str, country: str) -> dict[str, Any]:
     return {
-        "customer": customer,
         "currency": "GBP",
         "card_token": f"tok_{customer}",
         "address": {"name": f"Customer {customer}", "street": "1 High Street", "city": "Town", "country": country},
