@@ -104,6 +104,8 @@ class OpenLoop:
         self._report()
         self._tally.wall_s = (self._ended_ns - self._began_ns) / NS
         self._tally.window_s = max(0, self._stop_ns - self._warm_ns) / NS
+        for number, second in enumerate(self.seconds):
+            self._tally.second(number).offered = second.offered
         return self._tally
 
     def _begin(self) -> None:

@@ -126,6 +126,9 @@ def _throughput(axes: Axes, result: LoadResult) -> None:
     shown = {kind: values for kind, values in told.items() if any(values)}
     if shown:
         axes.stackplot(times, *shown.values(), labels=list(shown), colors=[COLOURS[kind] for kind in shown], step="post")
+    if any(second.offered for second in result.seconds):
+        offered = _steps([second.offered for second in result.seconds])
+        axes.step(times, offered, where="post", color="black", linewidth=0.9, label="offered")
     axes.set_ylim(bottom=0)
     _legend(axes)
 

@@ -18,9 +18,13 @@ class _Part(BaseModel):
 
 
 class SecondResult(_Part):
-    """One second of the run, by when outcomes were told; `busy` is the share of the machine's processors, null if unknown."""
+    """One second of the run, by when outcomes were told.
+
+    `offered` is 0 throughout a closed loop; `busy` is the share of the machine's processors, null if unknown.
+    """
 
     at_s: int
+    offered: int
     committed: int
     aborted: int
     rejected: int

@@ -49,11 +49,13 @@ class Second:
         told: of all sagas.
         latencies_us: how often each latency, rounded down to within 1 %.
         in_flight: at its end.
+        offered: transactions that were to arrive in it, of an open loop.
     """
 
     told: Counter[Told] = field(default_factory=Counter)
     latencies_us: Counter[int] = field(default_factory=Counter)
     in_flight: int = 0
+    offered: int = 0
 
     def percentile_ms(self, percent: float) -> float:
         """The latency that so many percent of the second's orders did not exceed; 0 where there was none."""
@@ -160,6 +162,7 @@ class Tally:
             mine.told.update(second.told)
             mine.latencies_us.update(second.latencies_us)
             mine.in_flight += second.in_flight
+            mine.offered += second.offered
         self.wall_s = max(self.wall_s, other.wall_s)
         self.window_s = max(self.window_s, other.window_s)
         self.told_in_window += other.told_in_window
@@ -171,7 +174,7 @@ class Tally:
             "orders_are": sorted(self.orders_are), "latencies": self.latencies.encode().decode(),
             "by_saga": {saga: [_plain(counts.told), counts.aborted_by_code, counts.rejected_by_code]
                         for saga, counts in self.by_saga.items()},
-            "seconds": [[number, _plain(second.told), list(second.latencies_us.items()), second.in_flight]
+            "seconds": [[number, _plain(second.told), list(second.latencies_us.items()), second.in_flight, second.offered]
                         for number, second in self.seconds.items()],
             "wall_s": self.wall_s, "window_s": self.window_s, "told_in_window": self.told_in_window,
             "repeats": self.repeats}
@@ -184,8 +187,8 @@ class Tally:
             window_s=plain["window_s"], told_in_window=plain["told_in_window"], repeats=plain["repeats"])
         for saga, (told, aborted, rejected) in plain["by_saga"].items():
             tally.by_saga[saga] = Counts(_told(told), Counter(aborted), Counter(rejected))
-        for number, told, latencies_us, in_flight in plain["seconds"]:
-            tally.seconds[number] = Second(_told(told), Counter(dict(latencies_us)), in_flight)
+        for number, told, latencies_us, in_flight, offered in plain["seconds"]:
+            tally.seconds[number] = Second(_told(told), Counter(dict(latencies_us)), in_flight, offered)
         return tally
 
 

@@ -32,7 +32,7 @@ def seconds_of(tally: Tally, usage: Usage, begin_ns: int) -> list[dict[str, Any]
         percentiles = {f"p{at}_ms": second.percentile_ms(at) if second else 0.0 for at in (50, 99)}
         cpu_share, busy = spent.get(number, ({}, None))
         found.append({
-            "at_s": number, **told, "in_flight": in_flight, **percentiles,
+            "at_s": number, "offered": second.offered if second else 0, **told, "in_flight": in_flight, **percentiles,
             "max_ms": second.percentile_ms(100) if second else 0.0,
             "cpu_share": {role: round(share, 3) for role, share in cpu_share.items()},
             "busy": None if busy is None else round(busy, 3)})

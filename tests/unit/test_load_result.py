@@ -51,6 +51,7 @@ def tally(latencies=(1_000, 2_000, 50_000)):
     made.of("place_order").add(Told.ABORTED, "OUT_OF_STOCK", 1)
     made.of("place_order").add(Told.REJECTED, "E_OVERLOADED", 1)
     made.note_told(2, 0)
+    made.second(0).offered = 6
     return made
 
 
@@ -72,6 +73,7 @@ def test_a_run_fits_the_schema_with_every_second_of_it():
     assert (found.schema_version, found.run, found.orders, found.lines, found.units) == (RESULT_SCHEMA, "run", 5, 9, None)
     assert [(second.at_s, second.committed, second.aborted, second.rejected, second.in_flight) for second in found.seconds] == [
         (0, 3, 0, 0, 4), (1, 0, 0, 0, 4), (2, 0, 1, 1, 0)]
+    assert [second.offered for second in found.seconds] == [6, 0, 0]
     assert found.seconds[0].p50_ms == pytest.approx(2.0, rel=0.01)
     assert found.seconds[0].cpu_share == {"client": 0.2, "log": 0.5}
     assert [(mark.at_s, mark.what) for mark in found.marks] == [(1.5, "shard-0 gone")]
@@ -109,8 +111,8 @@ def test_the_page_needs_nothing_else_and_shows_what_happened(tmp_path):
     write_report(result(), path)
     page = path.read_text()
     assert page.count("<svg") == 8
-    for text in ("Latency distribution", "OUT_OF_STOCK", "E_OVERLOADED", "shard-0 gone", "warm-up", "whole machine", "p99",
-                 "Search for the capacity", "audit ok"):
+    for text in ("Latency distribution", "offered", "OUT_OF_STOCK", "E_OVERLOADED", "shard-0 gone", "warm-up", "whole machine",
+                 "p99", "Search for the capacity", "audit ok"):
         assert text in page, text
     for outside in ("<script", "src=", "@import", 'href="http'):
         assert outside not in page, outside

@@ -47,6 +47,7 @@ def tally(told=Told.COMMITTED, second=0, warm=True):
     made.of("place_order").add(told, "CODE", len(LATENCIES))
     made.record(array("q", LATENCIES), second, warm=warm)
     made.note_told(second, 3)
+    made.second(second).offered = 8
     return made
 
 
@@ -77,7 +78,7 @@ def test_tallies_add_up_also_by_way_of_another_process():
         assert whole.latencies.get_value_at_percentile(100) == pytest.approx(1_000_000, rel=0.001)
         assert (whole.wall_s, whole.told_in_window, whole.repeats, whole.orders_per_s) == (2.0, 18, 3, 18.0)
         assert whole.seconds[1].told == {Told.ABORTED: 6, Told.REJECTED: 6}
-        assert whole.seconds[1].in_flight == 6
+        assert (whole.seconds[1].in_flight, whole.seconds[1].offered) == (6, 16)
         assert whole.seconds[0].latencies_us.total() == 6
 
 
@@ -106,6 +107,7 @@ def test_an_open_loop_measures_what_arrives_after_its_warm_up():
     assert 60 < made.latencies.get_total_count() < 150
     assert 60 < made.told_in_window < 150
     assert 140 < made.orders.told[Told.COMMITTED] < 270
+    assert sum(second.offered for second in made.seconds.values()) == made.orders.told[Told.COMMITTED]
 
 
 def test_drivers_can_begin_together():
