@@ -11,7 +11,8 @@ from benchmarks import orders
 from benchmarks.asynchronous import AsyncPort
 from benchmarks.execution import FailedRunError, execute
 from benchmarks.observed import Snapshot, figures, size_of
-from benchmarks.plan import Plan, System
+from benchmarks.plan import Measured, Plan, System
+from benchmarks.systems.raytx import judge_plane
 from benchmarks.systems.recovery import served_again
 from benchmarks.threaded import ThreadedPort
 from loadgen.workload import PLACE_ORDER, Told
@@ -50,6 +51,18 @@ def test_a_shard_serves_again_when_the_log_gives_it_its_partitions(tmp_path: Pat
     assert served_again(tmp_path, killed_s) == pytest.approx(killed_s + 2.5)
     with pytest.raises(TimeoutError):
         served_again(tmp_path, killed_s + 10)
+
+
+@pytest.mark.parametrize(("event", "settings", "ok"), [
+    ("serving", ["transport=direct"], True), ("indirect", ["transport=direct"], False), ("indirect", [], True)])
+def test_what_is_called_direct_must_not_have_gone_through_ray(
+        tmp_path: Path, event: str, settings: list[str], *, ok: bool) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "shard-0-7.jsonl").write_text(f'{{"level":"INFO","event":"{event}"}}\n')
+    measured = Measured(ok=True, orders=1, committed=1, wall_s=1)
+    judge_plane(measured, Plan(settings=settings), tmp_path)
+    assert measured.ok is ok
+    assert bool(measured.notes) is (event == "indirect")
 
 
 def test_a_run_that_fails_says_why() -> None:
