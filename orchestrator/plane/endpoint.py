@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from orchestrator.errors import RaytxError
 from orchestrator.logs import log_event
@@ -129,8 +129,7 @@ class _Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a `Hello`, not for long."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         self._endpoint.opened(self)
         self._endpoint.strangers += 1
         self._patience = asyncio.get_running_loop().call_later(HELLO_S_MAX, self._refuse, "silent")

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import socket
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.logs import log_event
@@ -171,13 +171,12 @@ class _Session(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Calls can be made from now on, unless it is somebody else's process that listens there."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         if is_own(transport):
-            _bound_silence(transport)
+            _bound_silence(self._transport)
             self.open = True
         else:
-            transport.abort()
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Settle the calls that were answered."""
@@ -235,8 +234,14 @@ class _Session(asyncio.Protocol):
 
 async def _open(address: Address, session: _Session) -> None:
     loop = asyncio.get_running_loop()
-    if address.path:
-        await loop.create_unix_connection(lambda: session, address.path)
+    if address.path:  # connected here: not every event loop knows of sockets without a file
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.connect(address.path)  # at once, or refused
+            await loop.create_unix_connection(lambda: session, sock=sock)
+        except OSError:
+            sock.close()
+            raise
     else:
         await loop.create_connection(lambda: session, address.host, address.port)
     if not session.open:

@@ -9,6 +9,7 @@ import sys
 
 import msgspec
 import pytest
+import uvloop
 
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.plane import endpoint as endpoint_module
@@ -100,6 +101,23 @@ async def meeting(request):
     plane.close()
     await actor.endpoint.close()
     await asyncio.sleep(0)
+
+
+async def echoed(payload, *, here):
+    """What comes back over a connection on the loop that runs; Ray is not asked to carry it."""
+    actor = Actor()
+    ray = Introduction(actor, here=here)
+    plane = Plane(ray)
+    answer = await plane("log", "echo").call(payload)
+    plane.close()
+    await actor.endpoint.close()
+    assert ray.calls == ["endpoint"]
+    return answer
+
+
+@pytest.mark.parametrize("here", [True, False], ids=["unix", "tcp"])
+def test_it_goes_directly_on_the_loop_that_actors_and_clients_run_on(here):
+    assert uvloop.run(echoed(b"x", here=here)) == b"x"
 
 
 async def turns(number=20):
