@@ -88,7 +88,7 @@ class Driver:
         orders_are: sagas that count as orders: their latencies are kept.
         milestones: by progress.
         watch: told (key, submitted, ended), both ns of `time.perf_counter_ns`, of every outcome, on the client's thread.
-        progress: told the tally and the number in flight about twice a second.
+        progress: told what has been counted so far (see `Tally.glance`) and the number in flight about twice a second.
     """
 
     def __init__(
@@ -290,10 +290,11 @@ class Driver:
             measured_us, self._measured_us = self._measured_us, array("q")
             warming_us, self._warming_us = self._warming_us, array("q")
             self._tally.note_told(second, len(self._flights))
+            shown, in_flight = self._tally.glance(), len(self._flights)  # the client's thread goes on counting
         self._tally.record(measured_us, second, warm=True)
         self._tally.record(warming_us, second, warm=False)
         if self._progress is not None:
-            self._progress(self._tally, len(self._flights))
+            self._progress(shown, in_flight)
 
     def _pause_s(self) -> float:
         """Until the next half second of the run, or a repeat that is due sooner."""

@@ -145,10 +145,12 @@ class Tally:
         return found
 
     def glance(self) -> Tally:
-        """What a person is shown meanwhile: the counts and the last two seconds."""
-        last = max(self.seconds, default=0)
+        """What a person is shown meanwhile: a copy of the counts, and the last two seconds."""
+        last, counts = max(self.seconds, default=0), {saga: Counts() for saga in self.by_saga}
+        for saga, mine in counts.items():
+            mine.take(self.by_saga[saga])
         return Tally(
-            self.orders_are, dict(self.by_saga), seconds={n: self.seconds[n] for n in (last - 1, last) if n in self.seconds},
+            self.orders_are, counts, seconds={n: self.seconds[n] for n in (last - 1, last) if n in self.seconds},
             repeats=self.repeats)
 
     def take(self, other: Tally) -> None:

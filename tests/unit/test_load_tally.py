@@ -82,6 +82,18 @@ def test_tallies_add_up_also_by_way_of_another_process():
         assert whole.seconds[0].latencies_us.total() == 6
 
 
+def test_what_is_shown_is_a_copy_since_the_clients_thread_goes_on_counting():
+    made = tally()
+    shown = made.glance()
+    made.of("place_order").add(Told.ABORTED, "NEW", 1)
+    made.of("return_items").add(Told.COMMITTED, "")
+    assert shown.orders.told == {Told.COMMITTED: 6}
+    assert shown.by_saga.keys() == {"place_order"}
+    seen = []
+    Driver(Slow(), feed(8), concurrency=1, patience_s=60, progress=lambda tally, in_flight: seen.append(tally)).run()
+    assert len({id(counts) for one in seen for counts in one.by_saga.values()}) == len(seen)
+
+
 def test_only_orders_count_as_orders():
     made = Tally(frozenset({"transfer", "transfer_back"}))
     for saga in ("transfer", "transfer_back", "open_accounts"):
