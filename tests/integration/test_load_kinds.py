@@ -28,10 +28,9 @@ def loaded(*arguments):
 
 def test_two_processes_move_money_for_a_while_and_their_result_is_one(tmp_path):
     saved, page, history = tmp_path / "result.json", tmp_path / "report.html", tmp_path / "history.jsonl"
-    options = ["--report", page] if pytest.importorskip("matplotlib", reason="the extra `report`") else []
     found = loaded(
         "--workload", "bank", "--data", tmp_path / "data", "--processes", 2, "--duration", 2, "--warm-up", 0.5, "--concurrency",
-        64, "--save", saved, "--history", history, *options)
+        64, "--save", saved, "--history", history, "--report", page)
     assert found.model_extra == {}
     assert LoadResult.read(saved) == found
     assert page.read_text().count("<svg") >= 6

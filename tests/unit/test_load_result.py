@@ -106,7 +106,6 @@ def test_another_schema_is_refused(tmp_path):
 
 
 def test_the_page_needs_nothing_else_and_shows_what_happened(tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra `report`")
     path = tmp_path / "report.html"
     write_report(result(), path)
     page = path.read_text()
@@ -119,7 +118,6 @@ def test_the_page_needs_nothing_else_and_shows_what_happened(tmp_path):
 
 
 def test_the_page_of_a_run_that_failed_says_so_and_escapes(tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra `report`")
     path = tmp_path / "report.html"
     plain = {**summary().to_json(), "ok": False, "wrong_outcomes": ["K <b>key</b>"], "seconds": [], "capacity": None}
     write_report(LoadResult.model_validate(plain), path)
@@ -152,7 +150,6 @@ def test_a_report_without_its_library_is_refused_before_anything_is_placed(tmp_p
 
 
 def test_results_that_were_kept_are_compared_and_drawn_by_commands(tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra `report`")
     first, second, page = tmp_path / "a.json", tmp_path / "b.json", tmp_path / "page.html"
     first.write_text(json.dumps(summary().to_json()))
     second.write_text(json.dumps(summary(tally=tally((9_000,))).to_json()))
