@@ -1,0 +1,12 @@
+"""What a hop costs is measured over what it says: every answer is what was sent, and no way stands in for another."""
+
+import pytest
+
+from benchmarks.hops import measure_hops
+
+
+@pytest.mark.parametrize("way", ["unix", "tcp", "grpc"])
+def test_a_way_carries_what_it_is_measured_by(way: str) -> None:
+    found = measure_hops(640, 1, [way])[way]
+    assert 0 < found["alone_us"] < 1e6
+    assert found["together_per_s"] > 0
