@@ -167,13 +167,13 @@ class _Echo:
 @contextlib.asynccontextmanager
 async def _served(way: str) -> AsyncIterator[str]:
     """A process that echoes; its address."""
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.hops", way], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220, S603 - before anything is measured
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().strip()
-    finally:
-        process.kill()
-        process.wait()
+    command = [sys.executable, "-m", "benchmarks.hops", way]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 - before anything is measured
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
 
 
 async def _serve(way: str) -> None:
