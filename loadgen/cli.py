@@ -13,6 +13,7 @@ from rich.console import Console
 from loadgen.load_command import load_cli, quiet_stdout
 from loadgen.options import parse_lines
 from orchestrator.cli import Json, build_cli, report_errors
+from orchestrator.config import Transport
 
 DEFAULT_APP = "actors.orders:app"
 
@@ -38,6 +39,7 @@ def break_deployment(  # noqa: PLR0917 - as above
     shards: Annotated[int, typer.Option(min=1, max=64, help="Orchestrators.")] = 2,
     concurrency: Annotated[int, typer.Option(min=1, max=100_000, help="Orders in flight.")] = 128,
     lines: Annotated[str, typer.Option(metavar="MIN-MAX", help="Lines of an order.")] = "1-3",
+    transport: Annotated[Transport, typer.Option(help="What its processes call each other over.")] = Transport.RAY,
     disk_mb: Annotated[int | None, typer.Option(min=400, help="Data on a tmpfs of that size, which is filled up too.")] = None,
     rpc_percent: Annotated[int, typer.Option(min=0, max=20, help="Of Ray's actor calls, lost each way while faults last.")] = 0,
     app: AppPath = None,
@@ -49,7 +51,8 @@ def break_deployment(  # noqa: PLR0917 - as above
         from loadgen.nemesis.choice import choose  # noqa: PLC0415 - as above
 
         run = choose(
-            app or DEFAULT_APP, seed=seed, data=data, shards=shards, concurrency=concurrency, lines=lines, minutes=minutes,
+            app or DEFAULT_APP, seed=seed, data=data, shards=shards, concurrency=concurrency, lines=lines,
+            transport=transport, minutes=minutes,
             faults=faults, disk_mb=disk_mb, rpc_percent=rpc_percent, zombies=zombies, partitions=partitions)
         report = run(Console(stderr=True))
     if as_json:

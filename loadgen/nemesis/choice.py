@@ -14,6 +14,7 @@ from loadgen.nemesis.plan import PLANNED, parse_kinds
 from loadgen.nemesis.report import ChaosReport
 from loadgen.nemesis.run import ChaosOptions, run_chaos
 from loadgen.nemesis.zombies import ZombieOptions, run_zombies
+from orchestrator.config import Transport
 from orchestrator.errors import DefiniteError, ErrorCode
 
 
@@ -25,6 +26,7 @@ class Common(TypedDict):
     shards: int
     concurrency: int
     lines: str
+    transport: Transport
 
 
 def choose(

@@ -30,6 +30,7 @@ from loadgen.nemesis.nodes import SHARD, STORE, Nodes, RayNode
 from loadgen.nemesis.plan import Kind
 from loadgen.nemesis.report import ChaosReport, Wanted
 from loadgen.nemesis.run import announce, settings_of
+from orchestrator.config import Transport
 from orchestrator.ownership import Holder
 from orchestrator.processes import is_alive
 
@@ -52,6 +53,7 @@ class PartitionOptions:
         shards: orchestrators.
         concurrency: orders in flight.
         lines: of an order.
+        transport: what the processes of the deployment call each other over.
     """
 
     app: str
@@ -61,11 +63,13 @@ class PartitionOptions:
     shards: int = 2
     concurrency: int = 128
     lines: str | None = "1-3"
+    transport: Transport = Transport.RAY
 
     def replay(self) -> str:
         """The command that does the same."""
         words = ["raytx", "chaos", "--partitions", str(self.rounds), "--seed", str(self.seed), "--shards", str(self.shards),
                  "--concurrency", str(self.concurrency)]
+        words += ["--transport", self.transport] if self.transport is not Transport.RAY else []
         return shlex.join([*words, "--lines", self.lines] if self.lines else words)
 
     def ground(self) -> Ground:
@@ -88,7 +92,8 @@ def run_partitions(options: PartitionOptions, console: Console) -> ChaosReport:
     announce(options.seed, f"{options.rounds} cuts: {', '.join(Cut)}, short and long", options.replay(), console)
     ground = options.ground()
     with grounds(ground) as (data, histories), _cluster() as (nodes, net, others), ExitStack() as stack:
-        settings = settings_of(options.seed, shards=options.shards, store_resource=STORE, shard_resource=SHARD)
+        settings = settings_of(
+            options.seed, shards=options.shards, transport=options.transport, store_resource=STORE, shard_resource=SHARD)
         around = net.command(HEAD)
         deployed = Deployed(
             data, options.app, settings, address=nodes.gcs, environment=nodes.environment, command=around)

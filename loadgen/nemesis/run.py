@@ -21,7 +21,7 @@ from loadgen.nemesis.live import ChaosView
 from loadgen.nemesis.plan import DISK_KINDS, USUAL, Kind, Plan, make_plan
 from loadgen.nemesis.report import ChaosReport, Wanted
 from orchestrator.app import load_app
-from orchestrator.config import Settings, make_settings
+from orchestrator.config import Settings, Transport, make_settings
 from orchestrator.errors import DefiniteError, ErrorCode
 
 KILLS_PER_MINUTE = 15
@@ -45,6 +45,7 @@ class ChaosOptions:
         shards: orchestrators.
         concurrency: orders in flight.
         lines: of an order.
+        transport: what the processes of the deployment call each other over.
         disk_mb: size of a tmpfs to put the data directory on; needed for full disks.
         rpc_percent: of Ray's actor calls, so many are lost on their way, and so many more on their way back.
     """
@@ -57,6 +58,7 @@ class ChaosOptions:
     shards: int = 2
     concurrency: int = 128
     lines: str | None = "1-3"
+    transport: Transport = Transport.RAY
     disk_mb: int | None = None
     rpc_percent: int = 0
 
@@ -111,6 +113,7 @@ class ChaosOptions:
         words += ["--lines", self.lines] if self.lines else []
         words += ["--disk-mb", str(self.disk_mb)] if self.disk_mb else []
         words += ["--rpc-percent", str(self.rpc_percent)] if self.rpc_percent else []
+        words += ["--transport", self.transport] if self.transport is not Transport.RAY else []
         words += ["--faults", ",".join(sorted(self.faults))] if self.faults else []
         return shlex.join(words)
 
@@ -133,7 +136,7 @@ def run_chaos(options: ChaosOptions, console: Console) -> ChaosReport:
     announce(plan.seed, f"{len(plan.steps)} steps ({plan.words()})", options.replay(), console)
     ground = options.ground()
     with grounds(ground) as (data, histories), ExitStack() as stack:
-        settings = settings_of(options.seed, shards=options.shards)
+        settings = settings_of(options.seed, shards=options.shards, transport=options.transport)
         deployed = Deployed(data, options.app, settings, environment=options.environment())
         stack.callback(deployed.down)
         deployed.up()

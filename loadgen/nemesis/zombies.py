@@ -35,6 +35,7 @@ from loadgen.nemesis.plan import Kind
 from loadgen.nemesis.report import ChaosReport, Wanted
 from loadgen.nemesis.run import announce, settings_of
 from loadgen.nemesis.targets import send
+from orchestrator.config import Transport
 from orchestrator.ownership import Holder
 from orchestrator.processes import is_alive
 
@@ -57,6 +58,7 @@ class ZombieOptions:
         shards: orchestrators.
         concurrency: orders in flight.
         lines: of an order.
+        transport: what the processes of the deployment call each other over.
     """
 
     app: str
@@ -66,11 +68,13 @@ class ZombieOptions:
     shards: int = 2
     concurrency: int = 128
     lines: str | None = "1-3"
+    transport: Transport = Transport.RAY
 
     def replay(self) -> str:
         """The command that does the same."""
         words = ["raytx", "chaos", "--zombies", str(self.rounds), "--seed", str(self.seed), "--shards", str(self.shards),
                  "--concurrency", str(self.concurrency)]
+        words += ["--transport", self.transport] if self.transport is not Transport.RAY else []
         return shlex.join([*words, "--lines", self.lines] if self.lines else words)
 
     def ground(self) -> Ground:
@@ -98,7 +102,8 @@ def run_zombies(options: ZombieOptions, console: Console) -> ChaosReport:
         nodes.start(ray.util.get_node_ip_address())  # the drivers' node: Ray looks for theirs by the machine's address
         with ThreadPoolExecutor(1) as starting:
             alive = list(starting.map(lambda ip: nodes.start(ip, (STORE, SHARD)), ADDRESSES))
-        settings = settings_of(options.seed, shards=options.shards, store_resource=STORE, shard_resource=SHARD)
+        settings = settings_of(
+            options.seed, shards=options.shards, transport=options.transport, store_resource=STORE, shard_resource=SHARD)
         deployed = Deployed(data, options.app, settings, address=nodes.gcs, environment=nodes.environment)
         stack.callback(deployed.down)
         deployed.up()

@@ -20,6 +20,7 @@ from loadgen.nemesis.witness import CANCELLED_ONE_IN, TWICE_ONE_IN, Witness
 from loadgen.nemesis.zombies import ZombieOptions
 from loadgen.shapes import LineRange
 from loadgen.workload import Told
+from orchestrator.config import Transport
 from orchestrator.errors import DefiniteError
 from orchestrator.outcome import Outcome, OutcomeKind
 from orchestrator.protocol.identifiers import partition_of_key
@@ -127,12 +128,15 @@ def test_a_plan_that_cannot_be_read_is_refused(text):
 
 
 ASKED = {"minutes": 1.0, "faults": None, "disk_mb": None, "rpc_percent": 0, "zombies": None, "partitions": None,
-         "seed": 9, "data": None, "shards": 3, "concurrency": 64, "lines": "1-2"}
+         "seed": 9, "data": None, "shards": 3, "concurrency": 64, "lines": "1-2",
+         "transport": Transport.RAY}
 
 
 @pytest.mark.parametrize(("more", "kind"), [
     ({"faults": "kill,all", "rpc_percent": 2}, ChaosOptions),
+    ({"transport": Transport.DIRECT}, ChaosOptions),
     ({"zombies": 20}, ZombieOptions),
+    ({"zombies": 20, "transport": Transport.DIRECT}, ZombieOptions),
     ({"partitions": 4}, PartitionOptions),
 ])
 def test_a_run_tells_the_command_that_repeats_it(more, kind):
