@@ -41,6 +41,7 @@ from orchestrator.protocol.messages import (
 )
 from orchestrator.protocol.records import AppendReply, AppendResult, Record, StoredTransaction, TakeRequest, encode
 from orchestrator.protocol.standing import Standing, standing_of
+from orchestrator.protocol.strangers import Strangers
 from orchestrator.transport import RemoteLog, service_actor, way_to
 from orchestrator.watchdog import Watchdog
 
@@ -84,6 +85,7 @@ class Shard:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms = 0
         self._checking: set[int] = set()
+        self._strangers = Strangers()
         self._serving = asyncio.Event()
         self._loader = Loader(self._log, self._loaded)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -260,7 +262,10 @@ class Shard:
         return [command for inquiry in inquiries for command in self._settle(inquiry, by_id.get(inquiry.transaction))]
 
     def _settle(self, inquiry: Inquiry, stored: StoredTransaction | None) -> list[Command]:
-        if stored is None:  # Begun is durable before any prepare: a lost or foreign log; never "so rolled back"
+        if stored is None:
+            if not self._strangers.persists(inquiry, self._now_ms()):
+                return []
+            # Begun is durable before any prepare: a lost or foreign log; never "so rolled back"
             log_event("unknown_to_log", level="CRITICAL", transaction=inquiry.transaction, step=inquiry.step,
                       code=ErrorCode.UNKNOWN, message="a service holds a prepared row of a transaction the log never saw")
             return []

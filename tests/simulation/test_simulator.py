@@ -66,6 +66,17 @@ def test_a_log_that_opened_its_file_after_its_successor_is_no_unrest() -> None:
     assert run.violation is None
 
 
+def test_a_row_that_was_settled_while_its_inquiry_was_on_its_way_is_no_alarm() -> None:
+    """Its transaction ended and was forgotten meanwhile, and the shard had not heard of the new watermark."""
+    options = Options(
+        transactions=2, spread_ms=2_000, phase_ms=8_000, deadline_ms=1_500, in_doubt_after_ms=400, retention_ms=4_000,
+        delay_ms=300, power=0.3, disk_error=0.1, slow_disk_ms=5, decline=0.1, zombies=1,
+        cuts=1, clock_jump_ms=5_000)
+    run = Simulator(Workload(shop, "place_order")).run(155474, options)
+    assert ("load", "log/2") in {(what, who) for _, what, who in run.trace}
+    assert run.violation is None
+
+
 def test_the_same_seed_gives_the_same_trace_in_any_process() -> None:
     simulator = Simulator(Workload(trips, "book_trip"))
     here = [simulator.run(seed).digest.hex() for seed in range(40)]

@@ -39,6 +39,7 @@ from orchestrator.protocol.records import (
     encode,
 )
 from orchestrator.protocol.standing import Standing, standing_of
+from orchestrator.protocol.strangers import Strangers
 from orchestrator.testing.simulation.life import AGAIN_MS, AGAIN_MS_MAX, Life, Message
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class ShardLife(Life):
         self._lazy = False
         self._exempt: list[str] = []
         self._checking: set[int] = set()
+        self._strangers = Strangers()
         self._overdue: set[str] = set()  # found undecided after their deadline
 
     @property
@@ -157,7 +159,7 @@ class ShardLife(Life):
         def loaded(stored: StoredTransaction | None) -> None:
             # a zombie may hold what its successor has settled and the log has forgotten; who holds it at the end is judged then
             forgotten = began_ms_of(inquiry.transaction) < self.core.watermark_ms
-            if stored is None and not forgotten:
+            if stored is None and not forgotten and self._strangers.persists(inquiry, self.now_ms):
                 self.world.violation("D", f"{message.source.role} holds {inquiry.transaction}, which the log does not know")
             elif stored is not None and stored.decided is not None:
                 self.answer(message, _ENCODER.encode([self.core.settling(inquiry, stored.decided.decision)]))
