@@ -13,6 +13,8 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from typing import Any
 
 import grpc
@@ -89,16 +91,8 @@ class _Introduction:
 
 
 @contextlib.asynccontextmanager
-async def _unix() -> AsyncIterator[Call]:
-    async with _served("unix") as address:
-        plane = Plane(lambda _actor, _method: _Introduction(bytes.fromhex(address)))  # type: ignore[arg-type,return-value]
-        yield plane("echo", "echo").call
-        plane.close()
-
-
-@contextlib.asynccontextmanager
-async def _tcp() -> AsyncIterator[Call]:
-    async with _served("tcp") as address:
+async def _plane(way: str) -> AsyncIterator[Call]:
+    async with _served(way) as address:
         plane = Plane(lambda _actor, _method: _Introduction(bytes.fromhex(address)))  # type: ignore[arg-type,return-value]
         yield plane("echo", "echo").call
         plane.close()
@@ -153,7 +147,8 @@ async def _ray() -> AsyncIterator[Call]:
         ray.shutdown()
 
 
-_WAYS = {"unix": _unix, "tcp": _tcp, "zmq": _zmq, "grpc": _grpc, "ray": _ray}
+_WAYS: dict[str, Callable[[], AbstractAsyncContextManager[Call]]] = {
+    "unix": partial(_plane, "unix"), "tcp": partial(_plane, "tcp"), "zmq": _zmq, "grpc": _grpc, "ray": _ray}
 
 
 # ---- the other process ------------------------------------------------------------------------------------------------
