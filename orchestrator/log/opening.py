@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.database import refused
 from orchestrator.log.batch import OpenTransaction
 from orchestrator.log.rows import as_decided, load_parked
-from orchestrator.log.schema import crc_of
+from orchestrator.log.schema import is_whole
 
 if TYPE_CHECKING:
     import sqlite3
@@ -54,7 +54,7 @@ def check_tail(database: OwnedDatabase, path: Path) -> None:
             (base, TAIL_RECORDS)):
         if sequence != expected:
             raise refused(path, f"record {expected} is missing")
-        if crc != crc_of(sequence, data):
+        if not is_whole(sequence, crc, data):
             raise refused(path, f"record {sequence} is damaged")
         expected -= 1
     if last - expected < min(TAIL_RECORDS, last - base + 1):

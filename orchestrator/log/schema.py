@@ -89,6 +89,11 @@ def crc_of(sequence: int, data: bytes) -> int:
     return zlib.crc32(data, sequence & 0xFFFFFFFF)
 
 
+def is_whole(sequence: int, crc: object, data: object) -> bool:
+    """Whether what was read as a record has the checksum that was stored with it; damage may change its type as well."""
+    return type(data) is bytes and crc == crc_of(sequence, data)
+
+
 def digest_of_key(key: str) -> bytes:
     """16 bytes that stand for a key: its BLAKE2b digest."""
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
@@ -106,6 +111,8 @@ def decode_record(data: bytes) -> Envelope:
     Raises:
         ValueError: it is not one, or of a newer schema than this program knows.
     """
+    if type(data) is not bytes:
+        raise ValueError(f"it is a {type(data).__name__}, not bytes")
     envelope = _DECODER.decode(data)
     if envelope.schema > RECORD_SCHEMA:
         raise ValueError(f"record schema {envelope.schema} is newer than this program's {RECORD_SCHEMA}: upgrade")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from orchestrator.log.rows import select_in
-from orchestrator.log.schema import crc_of, decode_record, digest_of_key
+from orchestrator.log.schema import decode_record, digest_of_key, is_whole
 from orchestrator.protocol.identifiers import oldest_id
 from orchestrator.protocol.records import Begun, Decided, Decision, Ended, Parked, Record, State
 
@@ -74,7 +74,7 @@ class _Verification:
         return expected
 
     def _decode(self, sequence: int, crc: int, data: bytes) -> Record | None:
-        if crc != crc_of(sequence, data):
+        if not is_whole(sequence, crc, data):
             self._report(f"record {sequence} is damaged: its checksum does not fit")
             return None
         try:

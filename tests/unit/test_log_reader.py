@@ -201,6 +201,8 @@ def grown(record: Record) -> list[str]:
     (["DELETE FROM records WHERE sequence > 13"], "records 14 to 15 are missing at the end"),
     (["DELETE FROM records"], "records 1 to 15 are missing at the end"),
     (["UPDATE records SET data = (SELECT data FROM records WHERE sequence = 1) WHERE sequence = 4"], "record 4 is damaged"),
+    (["UPDATE records SET data = 5 WHERE sequence = 4"], "record 4 is damaged"),
+    (["UPDATE records SET data = 'text' WHERE sequence = 4"], "record 4 is damaged"),
     ([f"UPDATE records SET data = x'91', crc = {crc_of(4, bytes([0x91]))} WHERE sequence = 4"], "record 4 cannot be read"),
     (grown(Decided(COMMITTED, Decision.ABORT, NOW)), "a second decision, the index names record 5"),
     (grown(Ended(COMMITTED, NOW)), "a second end, the index names record 6"),

@@ -321,6 +321,8 @@ def test_memory_is_read_anew_after_a_failed_turn(log: Log) -> None:
     ("DELETE FROM records WHERE sequence = 3", "record 3 is missing"),
     ("DELETE FROM records", "record 3 is missing"),
     ("UPDATE records SET data = x'00' WHERE sequence = 2", "record 2 is damaged"),
+    ("UPDATE records SET data = 5 WHERE sequence = 2", "record 2 is damaged"),
+    ("UPDATE records SET data = 'text' WHERE sequence = 2", "record 2 is damaged"),
     ("UPDATE meta SET value = 'x' WHERE name = 'watermark_ms'", "it is damaged: its meta value 'watermark_ms' is 'x'"),
     ("UPDATE records SET data = (SELECT data FROM records WHERE sequence = 1) WHERE sequence = 2", "record 2 is damaged"),
 ])
