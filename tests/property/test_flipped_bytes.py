@@ -39,3 +39,14 @@ def test_what_is_judged_is_what_the_store_holds(kind: str) -> None:
     assert judge(subject, str(subject.story.path), b"") == "refused"
     less = subject._replace(state={table: rows[1:] for table, rows in subject.state.items()})
     assert judge(less, str(subject.story.path), subject.files[str(subject.story.path)]) == "silent"
+
+
+def test_an_error_that_says_nothing_of_damage_is_bad() -> None:
+    """A store that raises whatever it stumbles over, where it should refuse."""
+    def stumbles(_disk: object) -> object:
+        raise TypeError("a bytes-like object is required, not 'int'")
+
+    (subject,) = [found for found in subjects(1) if found.name == "log closed"]
+    careless = subject._replace(story=subject.story._replace(open=stumbles))
+    assert judge(careless, str(subject.story.path), b"") == "raw"
+    assert "raw" in flip_bytes.BAD
