@@ -12,8 +12,10 @@ from rich.console import Console
 
 from loadgen.load_command import load_cli, quiet_stdout
 from loadgen.options import parse_lines
-from orchestrator.cli import Json, build_cli, report_errors
+from orchestrator.cli import build_cli
 from orchestrator.config import Transport
+from orchestrator.terminal.answer import report_errors
+from orchestrator.terminal.options import Json
 
 DEFAULT_APP = "actors.orders:app"
 

@@ -12,9 +12,10 @@ import typer
 from rich.console import Console
 
 from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_share
-from orchestrator.cli import DATA_DEFAULT, Data, Json, report_errors
 from orchestrator.config import Transport
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.terminal.answer import report_errors
+from orchestrator.terminal.options import DATA_DEFAULT, Data, Json
 
 load_cli = typer.Typer(invoke_without_command=True, help="Place orders as fast as they are answered; audit; judge.")
 

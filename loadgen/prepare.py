@@ -17,9 +17,9 @@ from loadgen.shapes import DISTINCT_MAX, LineRange, Shape, make_baskets
 from loadgen.trace import Trace, read_trace
 from loadgen.transfers import Transfers
 from loadgen.workload import Source, Workload, new_run
-from orchestrator.cli import app_path
 from orchestrator.deployment import DataDirectory
 from orchestrator.log.reader import LogReader
+from orchestrator.terminal.options import app_path
 from orchestrator.testing.examine import Plan, find_sagas
 
 SHOP_APP: Final = "actors.orders:app"

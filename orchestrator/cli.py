@@ -1,16 +1,9 @@
-"""The command line: what it does is done elsewhere, here it is asked for and shown.
-
-Exit codes: 0 done, 1 the answer is bad (a transaction aborted, the audit found something), 2 wrong use, 3 the deployment
-cannot be reached. Errors go to stderr, as one line or, with --json, as one JSON object.
-"""
+"""The command line: what it does is done elsewhere, here it is asked for and shown. See `orchestrator.terminal`."""
 
 import json
-import re
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from datetime import UTC, datetime
+from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,24 +13,24 @@ import typer
 from rich.console import Group
 
 from orchestrator import rendering
-from orchestrator.app import App, load_app
 from orchestrator.config import LogLevel, Settings, make_settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RaytxError
 from orchestrator.log.reader import LogReader, TransactionQuery
 from orchestrator.logs import redact
+from orchestrator.terminal.answer import EXIT_BAD, EXIT_UNREACHABLE, EXIT_WRONG_USE, answer, report_errors
+from orchestrator.terminal.options import (
+    DATA_DEFAULT,
+    AppPath,
+    Data,
+    Json,
+    TransactionId,
+    app_of,
+    app_path,
+    existing,
+    parse_time,
+)
 from orchestrator.testing.command import prove
-
-EXIT_BAD, EXIT_WRONG_USE, EXIT_UNREACHABLE = 1, 2, 3
-DATA_DEFAULT = Path("raytx-data")
-_AGO = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
-_UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
-
-Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Data directory.")]
-AppPath = Annotated[
-    str | None, typer.Option("--app", metavar="MODULE:ATTRIBUTE", help="Services and sagas; the last one used here.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")]
-TransactionId = Annotated[str, typer.Argument(metavar="ID", help="Transaction id, 32 hexadecimal digits.")]
 
 
 def build_cli(default_app: str) -> typer.Typer:
@@ -66,17 +59,6 @@ def build_cli(default_app: str) -> typer.Typer:
     cli.command("list")(list_transactions)
     cli.command("test")(prove)
     return cli
-
-
-@contextmanager
-def report_errors(*, as_json: bool) -> Iterator[None]:
-    """Print what raytx raises on stderr and end with the exit code that fits."""
-    try:
-        yield
-    except RaytxError as error:
-        told = {"error": {"code": str(error.code), "message": error.message}}
-        typer.echo(json.dumps(told) if as_json else f"error {error.code}: {error.message}", err=True)
-        raise typer.Exit(EXIT_WRONG_USE if isinstance(error, DefiniteError) else EXIT_UNREACHABLE) from None
 
 
 def _tell_version(asked: bool) -> None:  # noqa: FBT001 - typer calls it
@@ -111,7 +93,7 @@ def up(
                 directory, app_path(directory, app, str(context.obj)), settings, address=address, dashboard=dashboard,
                 foreground=foreground, progress=progress)
         told = rendering.deployment_json(record, str(directory.path)) | {"seconds": round(time.monotonic() - began_s, 2)}
-        _show(told, rendering.deployment_text(record, str(directory.path)), as_json=as_json)
+        answer(told, rendering.deployment_text(record, str(directory.path)), as_json=as_json)
         if foreground:
             raise typer.Exit(forward_signals(keeper))
 
@@ -125,7 +107,7 @@ def down(*, data: Data = DATA_DEFAULT, as_json: Json = False) -> None:
         with rendering.told_progress() as progress:
             stopped = bring_down(directory, progress)
         text = f"stopped what ran on {directory.path}" if stopped else f"nothing runs on {directory.path}"
-        _show({"data": str(directory.path), "stopped": stopped}, text, as_json=as_json)
+        answer({"data": str(directory.path), "stopped": stopped}, text, as_json=as_json)
 
 
 def status(
@@ -154,7 +136,7 @@ def status(
             f"{open_count} open transactions")
         told = {"deployment": rendering.deployment_json(record, str(directory.path)), "healthy": healthy,
                 "open": open_count, "actors": actors}
-        _show(told, text, as_json=as_json)
+        answer(told, text, as_json=as_json)
 
 
 def submit(
@@ -181,7 +163,7 @@ def submit(
                 client.submit(one.saga, one.input, key=one.key, deadline_ms=one.deadline_ms) for one in submissions]
             outcomes = [_outcome(handle, timeout) for handle in handles]
     counts = {name: sum(one["status"] == name.upper() for one in outcomes) for name in _EXIT_OF_STATUS}
-    _show({**counts, "outcomes": outcomes}, rendering.outcomes_table(outcomes), as_json=as_json)
+    answer({**counts, "outcomes": outcomes}, rendering.outcomes_table(outcomes), as_json=as_json)
     raise typer.Exit(max(code for name, code in _EXIT_OF_STATUS.items() if counts[name]))
 
 
@@ -205,10 +187,10 @@ def list_transactions(
         query = TransactionQuery(
             state=state.lower() if state else None, saga=saga, code=code, parked=parked, business_key=key,
             since_ms=parse_time("--since", since), until_ms=parse_time("--until", until), limit=limit, after=after)
-        with closing(LogReader(_existing(data).log_path)) as log:
+        with closing(LogReader(existing(data).log_path)) as log:
             found = log.find(query)
         plain = [redact(msgspec.to_builtins(one)) | {"transaction": one.transaction} for one in found]
-        _show({"transactions": plain}, rendering.transactions_table(found), as_json=as_json)
+        answer({"transactions": plain}, rendering.transactions_table(found), as_json=as_json)
 
 
 def show(
@@ -219,9 +201,9 @@ def show(
     with report_errors(as_json=as_json):
         from orchestrator.timeline import timeline  # noqa: PLC0415 - only what a command needs is imported
 
-        directory = _existing(data)
-        found = timeline(directory.path, _load(context, directory, app), transaction)
-        _show(found.to_json(), found.render(), as_json=as_json)
+        directory = existing(data)
+        found = timeline(directory.path, app_of(directory, app, str(context.obj)), transaction)
+        answer(found.to_json(), found.render(), as_json=as_json)
 
 
 def audit(context: typer.Context, *, data: Data = DATA_DEFAULT, app: AppPath = None, as_json: Json = False) -> None:
@@ -229,10 +211,10 @@ def audit(context: typer.Context, *, data: Data = DATA_DEFAULT, app: AppPath = N
     with report_errors(as_json=as_json):
         from orchestrator.audit import audit as run_audit  # noqa: PLC0415 - as above
 
-        directory = _existing(data)
+        directory = existing(data)
         with rendering.counted_progress() as progress:
-            report = run_audit(directory.path, _load(context, directory, app), progress)
-        _show(report.to_json(), rendering.audit_text(report), as_json=as_json)
+            report = run_audit(directory.path, app_of(directory, app, str(context.obj)), progress)
+        answer(report.to_json(), rendering.audit_text(report), as_json=as_json)
     raise typer.Exit(0 if report.ok else EXIT_BAD)
 
 
@@ -252,7 +234,7 @@ def cancel(
             outcome = client.cancel(transaction=transaction).outcome(timeout)
         told = {"transaction": outcome.transaction, "status": str(outcome.status), "code": outcome.code}
         text = f"{outcome.transaction} is aborted" if not outcome.committed else f"{outcome.transaction} had been committed"
-        _show(told, text, as_json=as_json)
+        answer(told, text, as_json=as_json)
     raise typer.Exit(EXIT_BAD if outcome.committed else 0)
 
 
@@ -274,25 +256,6 @@ def parse_settings(assignments: list[str], last: dict[str, Any], **chosen: Any) 
     return make_settings(**values)
 
 
-def parse_time(option: str, text: str | None) -> int | None:
-    """A time in Unix ms, from ISO 8601 (UTC unless it says otherwise) or from how long ago it was.
-
-    Raises:
-        DefiniteError: E_INVALID_INPUT, naming the option.
-    """
-    if text is None:
-        return None
-    ago = _AGO.fullmatch(text)
-    if ago is not None:
-        return max(time.time_ns() // 1_000_000 - int(ago[1]) * _UNIT_MS[ago[2]], 0)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise DefiniteError(
-            ErrorCode.INVALID_INPUT, f"{option}: {text!r} is neither a time (2025-11-22T20:00) nor an age (15m, 2h)") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
 _EXIT_OF_STATUS = {"committed": 0, "aborted": EXIT_BAD, "rejected": EXIT_WRONG_USE, "unknown": EXIT_UNREACHABLE}
 
 
@@ -308,35 +271,8 @@ def _outcome(handle: Any, timeout_s: float | None) -> dict[str, Any]:
         "code": outcome.code, "message": redact(outcome.message), "service": outcome.service, "step": outcome.step}
 
 
-def _show(told: dict[str, Any], text: Any, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(told))
-    else:
-        rendering.console().print(text, markup=False)
-
-
 def _read(file: Path) -> str:
     try:
         return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"{file} cannot be read: {error}") from None
-
-
-def _existing(data: Path) -> DataDirectory:
-    directory = DataDirectory(data)
-    if not directory.log_path.parent.is_dir():
-        raise DefiniteError(ErrorCode.DATA_DIR, f"{directory.path}: no deployment ever ran there; name its --data directory")
-    return directory
-
-
-def app_path(directory: DataDirectory, chosen: str | None, default: str) -> str:
-    """The app that was asked for, else the one that runs or ran on the data directory, else the default."""
-    record = None if chosen or not directory.path.is_dir() else directory.record()
-    return chosen or (record.app if record else default)
-
-
-def _load(context: typer.Context, directory: DataDirectory, chosen: str | None) -> App:
-    record = directory.record()
-    if record is not None:
-        sys.path.extend(entry for entry in record.app_path if entry not in sys.path)
-    return load_app(app_path(directory, chosen, str(context.obj)))

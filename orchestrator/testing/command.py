@@ -28,7 +28,7 @@ def prove(
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")] = False,
 ) -> None:
     """Crash, lose, double and delay everything that a saga does, and check every guarantee; exit 0 if all held."""
-    from orchestrator.cli import report_errors  # noqa: PLC0415 - it imports this module
+    from orchestrator.terminal.answer import report_errors  # noqa: PLC0415 - only what a command needs is imported
     from orchestrator.testing.examination_report import progress_line, render, to_json  # noqa: PLC0415 - only where needed
     from orchestrator.testing.examine import Plan, examine  # noqa: PLC0415 - as above
     from orchestrator.testing.simulation.simulator import Explored  # noqa: PLC0415 - as above

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from actors.orders import app as shop
-from orchestrator.cli import build_cli, parse_settings, parse_time
+from orchestrator.cli import build_cli, parse_settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError
 from orchestrator.log.store import LogStore, create_log
@@ -22,6 +22,7 @@ from orchestrator.protocol.records import (
     TakeRequest,
 )
 from orchestrator.submission import read_submissions
+from orchestrator.terminal.options import parse_time
 
 BEGAN_MS = 1_763_836_800_000  # 2025-11-22T18:40:00Z
 OLDER, NEWER = make_id(BEGAN_MS, 7, 1, 1), make_id(BEGAN_MS + 60_000, 7, 1, 2)
