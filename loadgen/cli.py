@@ -41,7 +41,7 @@ def break_deployment(  # noqa: PLR0917 - as above
     shards: Annotated[int, typer.Option(min=1, max=64, help="Orchestrators.")] = 2,
     concurrency: Annotated[int, typer.Option(min=1, max=100_000, help="Orders in flight.")] = 128,
     lines: Annotated[str, typer.Option(metavar="MIN-MAX", help="Lines of an order.")] = "1-3",
-    transport: Annotated[Transport, typer.Option(help="What its processes call each other over.")] = Transport.RAY,
+    transport: Annotated[Transport, typer.Option(help="What its processes call each other over.")] = Transport.DIRECT,
     disk_mb: Annotated[int | None, typer.Option(min=400, help="Data on a tmpfs of that size, which is filled up too.")] = None,
     rpc_percent: Annotated[int, typer.Option(min=0, max=20, help="Of Ray's actor calls, lost each way while faults last.")] = 0,
     app: AppPath = None,

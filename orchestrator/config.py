@@ -63,7 +63,7 @@ class Settings(_Strict):
     retention_ms: Annotated[int, Field(ge=1_000)] = 7 * 24 * 3_600_000
     quarantine_after: Annotated[int, Field(ge=1)] = 5  # recoveries without a new record
     stuck_after_ms: Annotated[int, Field(ge=1_000)] = 60_000  # one turn of work that takes longer ends its process
-    transport: Transport = Transport.RAY
+    transport: Transport = Transport.DIRECT
     log_level: LogLevel = LogLevel.INFO
     store_resource: str | None = None  # Ray resource of the nodes that reach the data directory: log and services run there
     shard_resource: str | None = None  # Ray resource of the nodes that shards run on

@@ -63,13 +63,13 @@ class PartitionOptions:
     shards: int = 2
     concurrency: int = 128
     lines: str | None = "1-3"
-    transport: Transport = Transport.RAY
+    transport: Transport = Transport.DIRECT
 
     def replay(self) -> str:
         """The command that does the same."""
         words = ["raytx", "chaos", "--partitions", str(self.rounds), "--seed", str(self.seed), "--shards", str(self.shards),
                  "--concurrency", str(self.concurrency)]
-        words += ["--transport", self.transport] if self.transport is not Transport.RAY else []
+        words += ["--transport", self.transport] if self.transport is not Transport.DIRECT else []
         return shlex.join([*words, "--lines", self.lines] if self.lines else words)
 
     def ground(self) -> Ground:

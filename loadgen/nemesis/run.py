@@ -58,7 +58,7 @@ class ChaosOptions:
     shards: int = 2
     concurrency: int = 128
     lines: str | None = "1-3"
-    transport: Transport = Transport.RAY
+    transport: Transport = Transport.DIRECT
     disk_mb: int | None = None
     rpc_percent: int = 0
 
@@ -113,7 +113,7 @@ class ChaosOptions:
         words += ["--lines", self.lines] if self.lines else []
         words += ["--disk-mb", str(self.disk_mb)] if self.disk_mb else []
         words += ["--rpc-percent", str(self.rpc_percent)] if self.rpc_percent else []
-        words += ["--transport", self.transport] if self.transport is not Transport.RAY else []
+        words += ["--transport", self.transport] if self.transport is not Transport.DIRECT else []
         words += ["--faults", ",".join(sorted(self.faults))] if self.faults else []
         return shlex.join(words)
 

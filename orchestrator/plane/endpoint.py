@@ -194,12 +194,18 @@ class _Session(asyncio.Protocol):
             log_event("call_failed", level="ERROR", status=request.method, message=told)
             response = Response(request.number, done=False, answer=told.encode())
         if not self._transport.is_closing():
-            self._transport.write(frame(response))
+            sent = frame(response)
+            self._transport.write(sent if len(sent) <= FRAME_BYTES_MAX else frame(_too_long(request.number, len(sent))))
 
     def _refuse(self, reason: str) -> None:
         if not self._transport.is_closing():
             self._endpoint.count(reason)
             self._transport.abort()
+
+
+def _too_long(number: int, length: int) -> Response:
+    told = f"its answer of {length} bytes is too long for a frame: Ray carries the next one"
+    return Response(number, done=False, answer=told.encode(), too_long=True)
 
 
 def is_own(transport: asyncio.BaseTransport) -> bool:

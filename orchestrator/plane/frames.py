@@ -54,11 +54,19 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Response(msgspec.Struct, frozen=True, array_like=True):
-    """What came of a call: the method's answer, or a text for a person where it raised something."""
+    """What came of a call: the method's answer, or a text for a person where it raised something.
+
+    Attributes:
+        number: the call's.
+        done: whether there is an answer.
+        answer: it, or the text.
+        too_long: there was an answer that no frame holds; the call was executed, and Ray can carry the next one.
+    """
 
     number: int
     done: bool
     answer: bytes
+    too_long: bool = False
 
 
 class Address(msgspec.Struct, frozen=True):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.transport import RayPort
 
 CONNECT_S_MAX = 3.0
-INDIRECT_S = 10.0  # an actor that cannot be connected to is called through Ray for so long before it is tried again
+INDIRECT_S = 10.0  # what cannot go over a connection is called through Ray for so long before that is tried again
 TCP_SILENCE_MS_MAX = 10_000  # what was sent and is not acknowledged for so long ends a connection: see tcp(7)
 _ENVELOPE_BYTES = 1_024  # more than a frame adds to its payload
 
@@ -79,6 +79,7 @@ class DirectMethod:
 
     def __init__(self, link: _Link, name: str, through_ray: RayPort) -> None:
         self._link, self._name, self._through_ray = link, name, through_ray
+        self._indirect_until_s = 0.0  # its answers have become too long
 
     def __repr__(self) -> str:
         return f"DirectMethod({self._link.actor}.{self._name})"
@@ -90,15 +91,22 @@ class DirectMethod:
             IndefiniteError: E_UNREACHABLE; it may or may not have been executed.
         """
         small = not isinstance(payload, bytes) or len(payload) <= FRAME_BYTES_MAX - _ENVELOPE_BYTES
-        session = await self._link.session() if small else None
+        session = await self._link.session() if small and time.monotonic() >= self._indirect_until_s else None
         if session is None:
             return await self._through_ray.call(payload)
         try:
             async with asyncio.timeout(self._through_ray.timeout_s):
                 return await session.call(self._name, payload)
+        except _TooLongError:
+            self._indirect_until_s = time.monotonic() + INDIRECT_S
+            raise
         except TimeoutError:  # who is stopped may have a successor elsewhere: ask Ray again
             session.end()
             raise _unreachable(self._link.actor, "did not answer in time") from None
+
+
+class _TooLongError(IndefiniteError):
+    """The call was executed, and no frame holds what it answered."""
 
 
 class _Link:
@@ -229,7 +237,9 @@ class _Session(asyncio.Protocol):
         if response.done:
             answer.set_result(response.answer)
         else:
-            answer.set_exception(_unreachable(self._actor, response.answer.decode(errors="replace")))
+            told = response.answer.decode(errors="replace")
+            answer.set_exception(_TooLongError(ErrorCode.UNREACHABLE, f"{self._actor}: {told}") if response.too_long
+                                 else _unreachable(self._actor, told))
 
 
 async def _open(address: Address, session: _Session) -> None:

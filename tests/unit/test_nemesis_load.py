@@ -129,14 +129,14 @@ def test_a_plan_that_cannot_be_read_is_refused(text):
 
 ASKED = {"minutes": 1.0, "faults": None, "disk_mb": None, "rpc_percent": 0, "zombies": None, "partitions": None,
          "seed": 9, "data": None, "shards": 3, "concurrency": 64, "lines": "1-2",
-         "transport": Transport.RAY}
+         "transport": Transport.DIRECT}
 
 
 @pytest.mark.parametrize(("more", "kind"), [
     ({"faults": "kill,all", "rpc_percent": 2}, ChaosOptions),
-    ({"transport": Transport.DIRECT}, ChaosOptions),
+    ({"transport": Transport.RAY}, ChaosOptions),
     ({"zombies": 20}, ZombieOptions),
-    ({"zombies": 20, "transport": Transport.DIRECT}, ZombieOptions),
+    ({"zombies": 20, "transport": Transport.RAY}, ZombieOptions),
     ({"partitions": 4}, PartitionOptions),
 ])
 def test_a_run_tells_the_command_that_repeats_it(more, kind):

@@ -39,12 +39,16 @@ class Actor:
     def start(self):
         """A (new) incarnation."""
         self.endpoint = Endpoint(
-            {"echo": self.echo, "double": self.double, "refuse": self.refuse, "fail": self.fail, "hold": self.hold},
+            {"echo": self.echo, "double": self.double, "refuse": self.refuse, "fail": self.fail, "hold": self.hold,
+             "long": self.long},
             lambda: "127.0.0.1")
         self.release = asyncio.Event()
 
     async def echo(self, payload):
         return payload
+
+    async def long(self, length):
+        return bytes(int(length))
 
     async def double(self, number):
         return b"%d" % (2 * number)
@@ -210,6 +214,19 @@ async def test_what_is_too_long_for_a_frame_goes_through_ray(meeting, monkeypatc
     monkeypatch.setattr("orchestrator.plane.link.FRAME_BYTES_MAX", 10_000)
     assert await plane("log", "echo").call(b"x" * 20_000) == b"x" * 20_000
     assert ray.calls == ["echo"]
+
+
+async def test_an_answer_too_long_for_a_frame_is_of_unknown_outcome_and_ray_carries_it_the_next_time(meeting, monkeypatch):
+    actor, ray, plane = meeting
+    monkeypatch.setattr("orchestrator.plane.endpoint.FRAME_BYTES_MAX", 10_000)
+    long = plane("log", "long")
+    with pytest.raises(IndefiniteError, match="too long"):
+        await long.call(b"9999")
+    assert len(await long.call(b"9999")) == 9_999
+    assert ray.calls == ["endpoint", "long"]
+    assert await plane("log", "echo").call(b"x") == b"x"  # the others keep their connection
+    assert ray.calls == ["endpoint", "long"]
+    assert actor.endpoint.refused == {}
 
 
 # ---- those who should not be there --------------------------------------------------------------------------------
