@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import msgspec
 
 from actors.ledger import RowState
-from actors.store import PURGED, ROW_COLUMNS, row_of, value_crc
+from actors.store import PURGED, ROW_COLUMNS, STORE_MIGRATIONS, row_of, value_crc
 from orchestrator.app import LedgerRow, ServiceAudit, StepState
 from orchestrator.database import open_reader, refused
 from orchestrator.files import REAL_FILES
 from orchestrator.logs import redact
+from orchestrator.migration import check_readable
 from orchestrator.saga import decode_plain
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class StoreReader:
     def __init__(self, path: Path, audit: Audit = _no_checks, *, files: Files = REAL_FILES) -> None:
         self._path = path
         self._connection = open_reader(path, files)
+        check_readable(self._connection, path, STORE_MIGRATIONS)
         self._connection.text_factory = _text
         self._audit = audit
 

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.files import Files
+    from orchestrator.migration import Migration
 
+# as it was at first, for ever: what is changed, is changed by a migration
 SCHEMA_SQL: Final = """
 CREATE TABLE ledger (
     txn TEXT NOT NULL, step TEXT NOT NULL, operation TEXT NOT NULL, state INTEGER NOT NULL, fingerprint BLOB NOT NULL,
@@ -35,6 +37,7 @@ CREATE INDEX ledger_prepared ON ledger (txn) WHERE state = 0;
 CREATE TABLE state (key TEXT PRIMARY KEY, value BLOB NOT NULL, crc INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE epochs (partition INTEGER PRIMARY KEY, epoch INTEGER NOT NULL);
 """
+STORE_MIGRATIONS: Final[tuple[Migration, ...]] = ()
 ROW_COLUMNS: Final = (
     "txn, step, operation, state, fingerprint, request, result, code, message, attempts, prepared_ms, finished_ms, crc")
 STATE_ENTRIES_MAX = 50_000
@@ -97,7 +100,7 @@ def create_store(path: Path, service: str, files: Files = REAL_FILES) -> str:
     Raises:
         DefiniteError: E_STORE_REFUSED or E_DATA_DIR.
     """
-    return create_database(path, SCHEMA_SQL, store_kind(service), files)
+    return create_database(path, SCHEMA_SQL, store_kind(service), files, STORE_MIGRATIONS)
 
 
 def row_crc(row: Row) -> int:
@@ -142,7 +145,8 @@ class Store:
     ) -> None:
         self.path = path
         self.database = OwnedDatabase(
-            path, store_kind(service), run, expected_uuid=expected_uuid, files=files, ballast_bytes=ballast_bytes)
+            path, store_kind(service), run, expected_uuid=expected_uuid, files=files, ballast_bytes=ballast_bytes,
+            migrations=STORE_MIGRATIONS)
         try:
             self._load()
         except BaseException:

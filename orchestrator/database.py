@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from orchestrator.ballast import BALLAST_BYTES, Ballast, is_full
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.files import REAL_FILES
+from orchestrator.logs import log_event
 from orchestrator.mark import Mark, create_mark, mark_path, read_mark
+from orchestrator.migration import FIRST_SCHEMA, MigrationError, incompatible, migrate, refuse_newer
 from orchestrator.ownership import HeldError
 from orchestrator.rescue import UnrescuedError, has_failed, is_io_error, note_failure, rescue, rescued_path
 
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.files import Files, Lock
+    from orchestrator.migration import Migration
 
-DATABASE_SCHEMA = 1
 QUICK_CHECK_BYTES_MAX = 64 << 20
 WAL_PAGES: Final = 4_000  # the write-ahead log is folded into the database when it has so many
 WAL_PAGES_FULL: Final = 200  # while the disk is full
@@ -51,14 +53,17 @@ _REMEDIES = {
 }
 
 
-def create_database(path: Path, schema_sql: str, kind: str, files: Files = REAL_FILES) -> str:
+def create_database(
+    path: Path, schema_sql: str, kind: str, files: Files = REAL_FILES, migrations: tuple[Migration, ...] = (),
+) -> str:
     """Create a database durably, or find the one that was created before; a crash in between is resumed.
 
     Args:
         path: where it shall lie; missing directories are created with mode 0700.
-        schema_sql: statements that create its tables, beside the table `meta` that every database has.
+        schema_sql: statements that create its tables as they were at first, beside the table `meta` that every database has.
         kind: what it is for; opening it demands the same.
         files: the disk.
+        migrations: what has become of the tables since.
 
     Returns:
         Its uuid, for ever the same.
@@ -69,10 +74,10 @@ def create_database(path: Path, schema_sql: str, kind: str, files: Files = REAL_
     """
     try:
         if files.identity(path):
-            return _existing_uuid(path, kind, files)
+            return _existing_uuid(path, kind, files, migrations)
         _refuse_remnants(path, files)
         files.make_directory(path.parent)
-        return _create(path, schema_sql, kind, files)
+        return _create(path, schema_sql, kind, files, migrations)
     except (OSError, sqlite3.OperationalError) as error:
         raise DefiniteError(ErrorCode.DATA_DIR, f"cannot create {path}: {error}") from error
 
@@ -118,6 +123,7 @@ class OwnedDatabase:
         expected_uuid: refuse another database than this; "" = any.
         files: the disk.
         ballast_bytes: how much room is kept for finishing what has begun when the disk is full.
+        migrations: of its kind; those that an older program did not know are made up for.
 
     Attributes:
         connection: in autocommit mode; write between `begin` and `commit` only.
@@ -133,9 +139,9 @@ class OwnedDatabase:
 
     def __init__(
         self, path: Path, kind: str, run: str, *, expected_uuid: str = "", files: Files = REAL_FILES,
-        ballast_bytes: int = BALLAST_BYTES,
+        ballast_bytes: int = BALLAST_BYTES, migrations: tuple[Migration, ...] = (),
     ) -> None:
-        self.path, self._files = path, files
+        self.path, self._files, self._migrations = path, files, migrations
         with contextlib.ExitStack() as undo:
             self._lock = _own(path, files)
             undo.callback(self._lock.release)
@@ -146,6 +152,7 @@ class OwnedDatabase:
             undo.callback(self.connection.close)
             _check_pages(self.connection, path, files)
             self.uuid = _check(self.connection, path, kind, self._mark, expected_uuid)
+            refuse_newer(path, self.meta("schema"), migrations)
             self.sequence: int = self.meta("sequence")
             self._ballast = Ballast(files, path, ballast_bytes)
             self.epoch, self.restarts = self._owned(run)
@@ -229,10 +236,20 @@ class OwnedDatabase:
             if not self.make_room(error):
                 raise
             return self._take_over(run)
+        except MigrationError as error:
+            self.rollback()
+            raise incompatible(self.path, f"{error}; nothing was changed: use the program that wrote it") from error
 
     def _take_over(self, run: str) -> tuple[int, int]:
-        """Raise the owner epoch: a real fsync, so that nothing is answered from a page that was never synced."""
+        """Raise the owner epoch: a real fsync, so that nothing is answered from a page that was never synced.
+
+        What an older program left is migrated in the same transaction: old or new, never between, and never by an owner
+        that has been succeeded.
+        """
         self.connection.execute("BEGIN IMMEDIATE")
+        found = self.meta("schema")
+        schema = migrate(self.connection, found, self._migrations)
+        self.set_meta("schema", schema)
         epoch = self.meta("epoch") + 1
         before = self.meta("opens", 0) if self.meta("run") == run else 0
         opens = before + 1 if type(before) is int else 1
@@ -240,6 +257,8 @@ class OwnedDatabase:
             self.set_meta(name, value)
         self.commit()
         self._sync_beside()
+        if schema != found:
+            log_event("migrated", message=f"{self.path.name}: from schema {found} to {schema}")
         return epoch, opens - 1
 
     def _sync_beside(self) -> None:
@@ -329,8 +348,8 @@ def _check_meta(found: dict[str, Any], path: Path, kind: str) -> None:
             raise refused(path, f"it is damaged: its meta value {name!r} is {found.get(name)!r}")
     if found.get("kind") != kind:
         raise refused(path, f"it is not a database of kind {kind!r} but {found.get('kind')!r}")
-    if found["schema"] > DATABASE_SCHEMA:
-        raise refused(path, f"its schema {found['schema']} is newer than this program's {DATABASE_SCHEMA}: upgrade")
+    if found["schema"] < FIRST_SCHEMA:
+        raise refused(path, f"it is damaged: its meta value 'schema' is {found['schema']!r}")
 
 
 def _check_pages(connection: sqlite3.Connection, path: Path, files: Files) -> None:
@@ -375,13 +394,14 @@ def _begin_snapshot(connection: sqlite3.Connection) -> None:
     connection.execute("SELECT value FROM meta WHERE name = 'uuid'").fetchone()  # the first read fixes the snapshot
 
 
-def _existing_uuid(path: Path, kind: str, files: Files) -> str:
+def _existing_uuid(path: Path, kind: str, files: Files, migrations: tuple[Migration, ...]) -> str:
     connection = open_reader(path, files)
     try:
         found = dict(connection.execute("SELECT name, value FROM meta").fetchall())
     finally:
         connection.close()
     _check_meta(found, path, kind)
+    refuse_newer(path, found["schema"], migrations)
     return str(found["uuid"])
 
 
@@ -396,7 +416,7 @@ def _refuse_remnants(path: Path, files: Files) -> None:
             raise refused(path, f"it is missing, but its mark says that it had {sequence} commits")
 
 
-def _create(path: Path, schema_sql: str, kind: str, files: Files) -> str:
+def _create(path: Path, schema_sql: str, kind: str, files: Files, migrations: tuple[Migration, ...]) -> str:
     uuid = files.new_uuid()
     draft = path.with_name(path.name + ".new")
     for suffix in ("", "-wal", "-shm"):
@@ -406,7 +426,8 @@ def _create(path: Path, schema_sql: str, kind: str, files: Files) -> str:
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript("BEGIN IMMEDIATE;" + _META + schema_sql)
-        first = {"uuid": uuid, "kind": kind, "schema": DATABASE_SCHEMA, "epoch": 0, "sequence": 0}
+        schema = migrate(connection, FIRST_SCHEMA, migrations)
+        first = {"uuid": uuid, "kind": kind, "schema": schema, "epoch": 0, "sequence": 0}
         connection.executemany("INSERT INTO meta VALUES (?, ?)", first.items())
         connection.execute("COMMIT")
     finally:

@@ -10,8 +10,9 @@ from orchestrator.database import open_reader, refused
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.files import REAL_FILES
 from orchestrator.log.rows import bound_to, load_stored, parking_rows
-from orchestrator.log.schema import LOG_KIND, decode_record
+from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, decode_record
 from orchestrator.log.verify import problems
+from orchestrator.migration import check_readable
 from orchestrator.protocol.identifiers import oldest_id
 from orchestrator.protocol.records import Record, State, StoredTransaction
 
@@ -107,6 +108,7 @@ class LogReader:
         if meta.get("kind") != LOG_KIND:
             self._connection.close()
             raise refused(path, f"it is not a transaction log but {meta.get('kind')!r}")
+        check_readable(self._connection, path, LOG_MIGRATIONS)
         self.uuid: str = meta["uuid"]
         self.watermark_ms: int = meta["watermark_ms"]
         self.last_record: int = meta["last_record"]

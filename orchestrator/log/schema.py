@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import zlib
+from typing import Final
 
 import msgspec
 
+from orchestrator.migration import Migration
 from orchestrator.protocol.messages import Wire
 from orchestrator.protocol.records import RECORD_SCHEMA, Record
 
 LOG_KIND = "log"
+# as it was at first, for ever: what is changed, is changed by a migration (and a record's schema by an empty one)
 LOG_SCHEMA = """
 CREATE TABLE records (
     sequence INTEGER PRIMARY KEY,  -- contiguous from meta.base_sequence to meta.last_record; below: kept by their transactions
@@ -70,6 +73,7 @@ CREATE TABLE shards (
 CREATE TABLE stores (name TEXT PRIMARY KEY, uuid TEXT NOT NULL, sequence INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('base_sequence', 1), ('last_record', 0), ('watermark_ms', 0);
 """
+LOG_MIGRATIONS: Final[tuple[Migration, ...]] = ()
 
 
 class Envelope(Wire, frozen=True):

@@ -14,7 +14,7 @@ from orchestrator.files import REAL_FILES
 from orchestrator.log.batch import Batch, OpenTransaction, Owner
 from orchestrator.log.opening import check_tail, load_open
 from orchestrator.log.rows import bound_to, load_stored, select_in
-from orchestrator.log.schema import LOG_KIND, LOG_SCHEMA, decode_record, digest_of_key
+from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, LOG_SCHEMA, decode_record, digest_of_key
 from orchestrator.protocol.identifiers import began_ms_of, oldest_id
 from orchestrator.protocol.messages import SCHEMA_VERSION
 from orchestrator.protocol.records import (
@@ -45,7 +45,7 @@ def boot_ms() -> int:
 
 def create_log(path: Path, files: Files = REAL_FILES) -> str:
     """Create the transaction log's database durably and resumably; returns its uuid. See `create_database`."""
-    return create_database(path, LOG_SCHEMA, LOG_KIND, files)
+    return create_database(path, LOG_SCHEMA, LOG_KIND, files, LOG_MIGRATIONS)
 
 
 class UnreadableError(Exception):
@@ -77,7 +77,8 @@ class LogStore:
         self._retention_ms = retention_ms
         self._clock, self._risen_ms = clock, clock()  # the latter: when the watermark rose last, or the log was opened
         self._database = OwnedDatabase(
-            path, LOG_KIND, run, expected_uuid=expected_uuid, files=files, ballast_bytes=ballast_bytes)
+            path, LOG_KIND, run, expected_uuid=expected_uuid, files=files, ballast_bytes=ballast_bytes,
+            migrations=LOG_MIGRATIONS)
         self._last_record = self._watermark_ms = self._watermark_due_ms = 0
         self._owners: dict[int, Owner] = {}
         self._sequences: dict[int, tuple[str, int]] = {}  # by shard: incarnation, newest append processed

@@ -272,7 +272,7 @@ def test_a_newer_schema_is_refused(path: Path) -> None:
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE meta SET value = 99 WHERE name = 'schema'")
     connection.close()
-    assert "newer than this program's" in refusal(path)
+    assert "newer than this program; upgrade" in refusal(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 8192])
