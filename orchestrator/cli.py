@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
-import msgspec
 import typer
 from rich.console import Group
 
@@ -16,9 +15,10 @@ from orchestrator import rendering
 from orchestrator.config import LogLevel, Settings, make_settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RaytxError
-from orchestrator.log.reader import LogReader, TransactionQuery
+from orchestrator.log.reader import LogReader
 from orchestrator.logs import redact
 from orchestrator.terminal.answer import EXIT_BAD, EXIT_UNREACHABLE, EXIT_WRONG_USE, answer, report_errors
+from orchestrator.terminal.listing import list_transactions
 from orchestrator.terminal.options import (
     DATA_DEFAULT,
     AppPath,
@@ -28,8 +28,8 @@ from orchestrator.terminal.options import (
     app_of,
     app_path,
     existing,
-    parse_time,
 )
+from orchestrator.terminal.showing import show
 from orchestrator.testing.command import prove
 
 
@@ -165,45 +165,6 @@ def submit(
     counts = {name: sum(one["status"] == name.upper() for one in outcomes) for name in _EXIT_OF_STATUS}
     answer({**counts, "outcomes": outcomes}, rendering.outcomes_table(outcomes), as_json=as_json)
     raise typer.Exit(max(code for name, code in _EXIT_OF_STATUS.items() if counts[name]))
-
-
-def list_transactions(
-    *,
-    data: Data = DATA_DEFAULT,
-    state: Annotated[
-        str | None, typer.Option(help="preparing, committing, committed, aborting, aborted, or open (not ended).")] = None,
-    saga: Annotated[str | None, typer.Option(help="Name of the saga.")] = None,
-    code: Annotated[str | None, typer.Option(help="Why it aborted.")] = None,
-    parked: Annotated[bool | None, typer.Option(help="Whether a step needs an operator.")] = None,
-    key: Annotated[str | None, typer.Option(metavar="BUSINESS_KEY", help="For example the order's id.")] = None,
-    since: Annotated[str | None, typer.Option(help="Begun at or after: ISO time, or so long ago: 90s, 15m, 2h, 1d.")] = None,
-    until: Annotated[str | None, typer.Option(help="Begun at or before.")] = None,
-    after: Annotated[str | None, typer.Option(metavar="ID", help="Older than this one: the next page.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 50,
-    as_json: Json = False,
-) -> None:
-    """List transactions, the newest first; works with the deployment up or down."""
-    with report_errors(as_json=as_json):
-        query = TransactionQuery(
-            state=state.lower() if state else None, saga=saga, code=code, parked=parked, business_key=key,
-            since_ms=parse_time("--since", since), until_ms=parse_time("--until", until), limit=limit, after=after)
-        with closing(LogReader(existing(data).log_path)) as log:
-            found = log.find(query)
-        plain = [redact(msgspec.to_builtins(one)) | {"transaction": one.transaction} for one in found]
-        answer({"transactions": plain}, rendering.transactions_table(found), as_json=as_json)
-
-
-def show(
-    context: typer.Context, transaction: TransactionId, *, data: Data = DATA_DEFAULT, app: AppPath = None,
-    as_json: Json = False,
-) -> None:
-    """One transaction's timeline, from log and ledgers; works with the deployment up or down."""
-    with report_errors(as_json=as_json):
-        from orchestrator.timeline import timeline  # noqa: PLC0415 - only what a command needs is imported
-
-        directory = existing(data)
-        found = timeline(directory.path, app_of(directory, app, str(context.obj)), transaction)
-        answer(found.to_json(), found.render(), as_json=as_json)
 
 
 def audit(context: typer.Context, *, data: Data = DATA_DEFAULT, app: AppPath = None, as_json: Json = False) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from orchestrator.database import open_reader, refused
-from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.files import REAL_FILES
+from orchestrator.log.finding import COLUMNS, STATES, TransactionQuery, TransactionSummary, find, summary_of
 from orchestrator.log.rows import bound_to, load_stored, parking_rows
 from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, decode_record
 from orchestrator.log.verify import problems
 from orchestrator.migration import check_readable
-from orchestrator.protocol.identifiers import oldest_id
 from orchestrator.protocol.records import Record, State, StoredTransaction
 
 if TYPE_CHECKING:
@@ -21,66 +20,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from orchestrator.files import Files
-
-LIMIT_MAX = 10_000
-_STATES = {state.name.lower(): state for state in State}
-_COLUMNS = (
-    "txn, key, saga, version, state, business_key, began_ms, deadline_ms, decided_ms, ended_ms, code, message, service, "
-    "step, attempts, parked")
-# the literal terms are those of the partial indexes, which are used only where they are repeated
-_TERMS = {
-    "saga": "saga = ?",
-    "code": "code = ? AND code != ''",
-    "business_key": "business_key = ? AND business_key != ''",
-    "after": "txn < ?",
-}
-
-
-class TransactionQuery(msgspec.Struct, frozen=True):
-    """Which transactions to find; a field that is None (or empty) does not restrict.
-
-    Args:
-        state: preparing, committing, committed, aborting, aborted, or open (not ended).
-        saga: name.
-        code: of the abort.
-        parked: whether a step needs an operator.
-        business_key: as the saga derives it from the input.
-        since_ms: begun at or after, Unix ms.
-        until_ms: begun at or before, Unix ms.
-        limit: at most so many, 1 to 10,000.
-        after: only those older than this transaction: the last one of the page before.
-    """
-
-    state: str | None = None
-    saga: str | None = None
-    code: str | None = None
-    parked: bool | None = None
-    business_key: str | None = None
-    since_ms: int | None = None
-    until_ms: int | None = None
-    limit: int = 50
-    after: str | None = None
-
-
-class TransactionSummary(msgspec.Struct, frozen=True):
-    """One line of a list of transactions; times in Unix ms, 0 = not yet."""
-
-    transaction: str
-    key: str
-    saga: str
-    version: int
-    state: str
-    business_key: str
-    began_ms: int
-    deadline_ms: int
-    decided_ms: int
-    ended_ms: int
-    code: str
-    message: str
-    service: str
-    step: str
-    attempts: int
-    parked: bool
 
 
 class StoredRecord(msgspec.Struct, frozen=True):
@@ -119,20 +58,13 @@ class LogReader:
         Raises:
             DefiniteError: E_INVALID_INPUT, naming the field.
         """
-        if not 1 <= query.limit <= LIMIT_MAX:
-            raise DefiniteError(ErrorCode.INVALID_INPUT, f"limit must be 1 to {LIMIT_MAX}; got {query.limit}")
-        terms, values = _conditions(query)
-        where = f"WHERE {' AND '.join(terms)} " if terms else ""
-        rows = self._connection.execute(
-            f"SELECT {_COLUMNS} FROM transactions {where}ORDER BY txn DESC LIMIT ?",  # noqa: S608 - constant terms
-            [*values, query.limit])
-        return [_summary(row) for row in rows]
+        return find(self._connection, query)
 
     def iterate(self) -> Iterator[TransactionSummary]:
         """All transactions in the order of their ids; memory stays flat."""
-        cursor = self._connection.execute(f"SELECT {_COLUMNS} FROM transactions ORDER BY txn")  # noqa: S608 - constant
+        cursor = self._connection.execute(f"SELECT {COLUMNS} FROM transactions ORDER BY txn")  # noqa: S608 - constant
         while rows := cursor.fetchmany(1_000):
-            yield from map(_summary, rows)
+            yield from map(summary_of, rows)
 
     def stored(self, transaction: str) -> StoredTransaction | None:
         """A transaction by its id."""
@@ -183,7 +115,7 @@ class LogReader:
     def counts(self) -> dict[str, int]:
         """How many transactions are in each state."""
         rows = self._connection.execute("SELECT state, COUNT(*) FROM transactions GROUP BY state")
-        return dict.fromkeys(_STATES, 0) | {State(state).name.lower(): count for state, count in rows}
+        return dict.fromkeys(STATES, 0) | {State(state).name.lower(): count for state, count in rows}
 
     def open_count(self) -> int:
         """How many transactions have not ended; cheap."""
@@ -193,40 +125,3 @@ class LogReader:
     def close(self) -> None:
         """Release the snapshot."""
         self._connection.close()
-
-
-def _conditions(query: TransactionQuery) -> tuple[list[str], list[Any]]:
-    terms, values = [], []
-    for name, term in _TERMS.items():
-        if getattr(query, name):
-            terms.append(term)
-            values.append(getattr(query, name))
-    if query.since_ms is not None:
-        terms.append("txn >= ?")
-        values.append(oldest_id(query.since_ms))
-    if query.until_ms is not None:
-        terms.append("txn < ?")
-        values.append(oldest_id(query.until_ms + 1))
-    if query.parked is not None:
-        terms.append("parked > 0" if query.parked else "parked = 0")
-    if query.state:
-        terms += _state_terms(query.state)
-    return terms, values
-
-
-def _state_terms(state: str) -> list[str]:
-    if state == "open":
-        return ["ended_sequence = 0"]
-    if state not in _STATES:
-        raise DefiniteError(ErrorCode.INVALID_INPUT, f"state must be one of {', '.join(_STATES)}, open; got {state!r}")
-    terms = [f"state = {_STATES[state].value}"]
-    if _STATES[state] in {State.PREPARING, State.COMMITTING, State.ABORTING}:
-        terms.append("ended_sequence = 0")  # few are open: their index finds them
-    return terms
-
-
-def _summary(row: tuple[Any, ...]) -> TransactionSummary:
-    return TransactionSummary(*(*row[:4], _NAMES[row[4]], *row[5:-1], row[-1] > 0))
-
-
-_NAMES = [state.name.lower() for state in sorted(State)]

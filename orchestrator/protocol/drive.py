@@ -345,7 +345,8 @@ class Drive:
             return
         progress.parked = True
         self.traffic.left(progress)  # somebody has to look: it must not keep new transactions out meanwhile
-        self.effects.records.append(Parked(txn.id, progress.step.name, str(code), message, self.now_ms))
+        self.effects.records.append(Parked(
+            txn.id, progress.step.name, str(code), message, self.now_ms, progress.step.service))
         self._notice(txn, "parked", "ERROR", service=progress.step.service, step=progress.step.name,
                      attempt=progress.attempt, code=str(code), message=message)
         if txn.state is State.COMMITTING:

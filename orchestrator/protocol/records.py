@@ -71,6 +71,7 @@ class Parked(Wire, frozen=True, tag="parked"):
     code: str
     message: str
     at_ms: int
+    service: str = ""
 
 
 class CancelledKey(Wire, frozen=True, tag="cancelled_key"):

@@ -16,7 +16,7 @@ from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
 
 DATA_DEFAULT = Path("raytx-data")
-_AGO = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
+_AGE = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 Data = Annotated[Path, typer.Option("--data", metavar="DIR", help="Data directory.")]
@@ -34,15 +34,26 @@ def parse_time(option: str, text: str | None) -> int | None:
     """
     if text is None:
         return None
-    ago = _AGO.fullmatch(text)
-    if ago is not None:
-        return max(time.time_ns() // 1_000_000 - int(ago[1]) * _UNIT_MS[ago[2]], 0)
+    if _AGE.fullmatch(text):
+        return max(time.time_ns() // 1_000_000 - parse_age(option, text), 0)
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise DefiniteError(
             ErrorCode.INVALID_INPUT, f"{option}: {text!r} is neither a time (2025-11-22T20:00) nor an age (15m, 2h)") from None
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def parse_age(option: str, text: str) -> int:
+    """A duration in ms from a number and its unit: 500ms, 90s, 15m, 2h, 1d.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT, naming the option.
+    """
+    found = _AGE.fullmatch(text)
+    if found is None:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, f"{option}: {text!r} is no age: write 90s, 15m, 2h or 1d")
+    return int(found[1]) * _UNIT_MS[found[2]]
 
 
 def existing(data: Path) -> DataDirectory:

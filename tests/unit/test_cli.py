@@ -79,6 +79,11 @@ def test_list_newest_first_without_secrets(run, with_transactions):
     (["--state", "open"], []),
     (["--code", "OUT_OF_STOCK"], [OLDER]),
     (["--key", "order-1"], [NEWER]),
+    (["--key", "tok_key_0"], [OLDER]),
+    (["--service", "inventory"], [OLDER]),
+    (["--service", "payment"], []),
+    (["--older-than", "1m"], [NEWER, OLDER]),
+    (["--older-than", "9999d"], []),
     (["--parked"], []),
     (["--saga", "place_order"], []),
     (["--since", "2025-11-22T18:41:00"], [NEWER]),
@@ -88,6 +93,16 @@ def test_list_newest_first_without_secrets(run, with_transactions):
 ])
 def test_list_filters(run, with_transactions, options, expected):
     assert listed(run("list", "--data", with_transactions, "--json", *options)) == expected
+
+
+@pytest.mark.parametrize(("options", "told"), [
+    (["--older-than", "yesterday"], "--older-than"), (["--older-than", "5"], "90s, 15m"),
+    (["--state", "done"], "state must be"),
+    (["--older-than", "5m", "--until", "1m"], "give one of them")])
+def test_list_refuses(run, with_transactions, options, told):
+    result = run("list", "--data", with_transactions, *options)
+    assert result.exit_code == 2
+    assert told in result.stderr
 
 
 def test_list_for_a_person(run, with_transactions):

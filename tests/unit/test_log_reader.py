@@ -53,7 +53,7 @@ HISTORY: list[Record] = [
     Ended(ABORTED, NOW + 5),
     begun(PARKED),
     Decided(PARKED, Decision.COMMIT, NOW + 6),
-    Parked(PARKED, "notify", "E_X", "no", NOW + 7),
+    Parked(PARKED, "notify", "E_X", "no", NOW + 7, "mail"),
     CancelledKey(CANCELLED, "key-5", NOW + 8),
 ]
 
@@ -94,6 +94,20 @@ def reader(path: Path) -> Iterator[LogReader]:
     (TransactionQuery(business_key="o-1"), [COMMITTED, PREPARING]),
     (TransactionQuery(since_ms=NOW + 1_000, until_ms=NOW + 2_000), [COMMITTED, COMMITTING]),
     (TransactionQuery(business_key="' OR 1=1 --"), []),
+    (TransactionQuery(service="inventory"), [ABORTED]),
+    (TransactionQuery(service="inventory", state="open"), []),
+    (TransactionQuery(service="mail"), [PARKED]),
+    (TransactionQuery(service="mail", code="OUT_OF_STOCK"), []),
+    (TransactionQuery(service="mail", parked=False), []),
+    (TransactionQuery(code="E_X"), [PARKED]),
+    (TransactionQuery(code="E_X", after=PARKED), []),
+    (TransactionQuery(code="E_X", saga="refund"), []),
+    (TransactionQuery(key="o-1"), [COMMITTED, PREPARING]),
+    (TransactionQuery(key="o-1", limit=1), [COMMITTED]),
+    (TransactionQuery(key="key-4"), [PARKED]),
+    (TransactionQuery(key="key-4", code="E_X", service="mail", parked=True), [PARKED]),
+    (TransactionQuery(key="key-4", code="E_Y"), []),
+    (TransactionQuery(key="nobody's"), []),
 ])
 def test_find(reader: LogReader, query: TransactionQuery, expected: list[str]) -> None:
     assert [found.transaction for found in reader.find(query)] == expected
@@ -108,14 +122,17 @@ def test_a_query_that_makes_no_sense_is_refused(reader: LogReader, query: Transa
 
 @pytest.mark.parametrize("query", [
     TransactionQuery(state="open"), TransactionQuery(parked=True), TransactionQuery(code="X"),
-    TransactionQuery(business_key="X")])
+    TransactionQuery(business_key="X"), TransactionQuery(key="X")])
 def test_rare_transactions_are_found_by_an_index(path: Path, query: TransactionQuery) -> None:
     statements: list[str] = []
     reader = LogReader(path)
     reader._connection.set_trace_callback(statements.append)
     reader.find(query)
-    plan = " ".join(row[3] for row in reader._connection.execute(f"EXPLAIN QUERY PLAN {statements[0]}"))
-    assert "INDEX transactions_" in plan
+    statements = [one for one in statements if "FROM transactions WHERE" in one]
+    assert statements
+    for statement in statements:
+        plan = " ".join(row[3] for row in reader._connection.execute(f"EXPLAIN QUERY PLAN {statement}"))
+        assert "INDEX transactions_" in plan or "PRIMARY KEY (txn=?)" in plan
     reader.close()
 
 
@@ -124,6 +141,26 @@ def test_a_summary_says_why(reader: LogReader) -> None:
     assert (found.state, found.message, found.service, found.step, found.attempts, found.decided_ms, found.ended_ms) == (
         "aborted", "none left", "inventory", "reserve", 2, NOW + 4, NOW + 5)
     assert (found.saga, found.version, found.key, found.parked) == ("refund", 2, "key-3", False)
+
+
+def test_a_summary_says_which_steps_are_parked(reader: LogReader) -> None:
+    (found,) = reader.find(TransactionQuery(parked=True))
+    assert (found.parked, found.parked_steps) == (True, [HISTORY[11]])
+    assert found.code == ""  # it did not abort
+
+
+def test_a_transaction_that_aborted_and_is_parked_for_one_code_is_found_once(tmp_path: Path) -> None:
+    create_log(tmp_path / "log.sqlite")
+    store = LogStore(tmp_path / "log.sqlite", "run", 7 * 24 * 3_600_000)
+    store.take(TakeRequest(1, 0, "first", [7], 1, "run"), NOW)
+    aborted = [Decided(txn, Decision.ABORT, NOW, "E_X", "no", "mail", "t", 1) for txn in (PREPARING, PARKED)]
+    records = [begun(PREPARING), begun(ABORTED), begun(PARKED), *aborted, Parked(PREPARING, "notify", "E_X", "no", NOW, "mail")]
+    store.append([AppendRequest(1, 0, "first", 1, [EpochRecord(1, record) for record in records])], NOW)
+    store.close()
+    reader = LogReader(tmp_path / "log.sqlite")
+    assert [one.transaction for one in reader.find(TransactionQuery(code="E_X"))] == [PARKED, PREPARING]
+    assert [one.transaction for one in reader.find(TransactionQuery(service="mail", limit=1))] == [PARKED]
+    reader.close()
 
 
 def test_records_come_in_the_order_in_which_they_were_stored(reader: LogReader) -> None:
