@@ -32,6 +32,11 @@ class Doubts:
     def __len__(self) -> int:
         return len(self._quiet) + len(self._asked)
 
+    @property
+    def in_doubt(self) -> int:
+        """Rows that were asked about and are not settled."""
+        return sum(1 for times, _ in self._asked.values() if times)
+
     def recovered(self, keys: Iterable[Key], now_ms: int) -> None:
         """Rows found at opening; spread out, since all services may have opened at once."""
         for key in keys:

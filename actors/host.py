@@ -18,6 +18,7 @@ from actors.asking import Asking
 from actors.doubt import Doubts
 from actors.faults import FaultyService
 from actors.ledger import answer, finish_first
+from actors.meter import ServiceMeter
 from actors.reader import StoreReader
 from actors.room import run_batch
 from actors.runner import BatchRunner, Outcome, Work
@@ -28,6 +29,7 @@ from orchestrator.config import FaultSettings, Transport, unpack_settings
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.exchange import HOLD_S_MAX, Responder
 from orchestrator.logs import configure_logging, debug_enabled, log_event
+from orchestrator.metrics.export import export
 from orchestrator.plane.endpoint import Endpoint
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import SCHEMA_VERSION, Command, CommandBatch, Inquiry, Kind, Reply, ReplyBatch, Status
@@ -105,6 +107,7 @@ class ServiceHost:
         self._asking: Asking
         self._faults: FaultyService | None = None
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
+        self._meter = ServiceMeter(spec.name)
         self._tasks: set[asyncio.Task[None]] = set()
         self._endpoint = Endpoint({"exchange": self.exchange})
         self._spawn(self._open())
@@ -148,8 +151,12 @@ class ServiceHost:
         return msgspec.msgpack.encode({
             "role": self._spec.name, "name": f"service-{self._spec.name}", "pid": os.getpid(), "node": os.uname().nodename,
             "epoch": self._store.database.epoch if opened else 0, "state": self._state,
-            "restarts": self._store.database.restarts if opened else 0, "detail": self._detail,
+            "restarts": self._store.database.restarts if opened else 0, "detail": self._detail, "figures": self._figures(),
         })
+
+    def _figures(self) -> dict[str, Any]:
+        store = self._store if self._state == "serving" else None
+        return self._meter.figures(store, self._doubts, len(self._pending))
 
     async def close(self) -> None:
         """Stop in an orderly way: what is being made durable becomes so, then the database is given up."""
@@ -192,6 +199,7 @@ class ServiceHost:
                   restarts=self._store.database.restarts)
         self._spawn(self._keep_registered())
         self._spawn(self._ask_in_doubt())
+        self._spawn(export(f"service-{self._spec.name}", self._figures, self._settings.metrics_ms))
 
     async def _open_store(self) -> Store:
         """The database, tried again while the disk is full or failing: nothing is held meanwhile, and nobody is answered."""
@@ -226,6 +234,7 @@ class ServiceHost:
             ordered = finish_first(works)
             works, self._pending = ordered[:BATCH_MAX], ordered[BATCH_MAX:]
         self._running = self._responder.busy = True
+        self._meter.began_s = time.monotonic()
         retention = self._retention
         self._writer.run(partial(self._run, works, retention), self._finished)
 
@@ -233,6 +242,7 @@ class ServiceHost:
         return run_batch(self._runner, self._store, works, retention, time.time_ns() // 1_000_000)
 
     def _finished(self, outcomes: list[Outcome]) -> None:
+        self._meter.finished(len(outcomes), time.monotonic())
         self._deliver(outcomes)
         self._running = False
         self._responder.idle()
@@ -263,6 +273,7 @@ class ServiceHost:
         """Keep track of what is held, and of what nobody waits for any more."""
         key = (reply.transaction, reply.step)
         status = reply.status
+        self._meter.answers[reply.kind][status] += 1
         if status is Status.YES:
             self._doubts.heard(key, now_ms)
         elif status is Status.ACK:
@@ -311,6 +322,7 @@ class ServiceHost:
             self._doubts.settled(key)
         if not held:
             return
+        self._meter.inquiries += len(held)
         epochs = self._runner.fence.epochs
         inquiries = [Inquiry(txn, step, epochs.get(partition_of(txn), 0)) for txn, step in held]
         log_event("in_doubt", level="WARNING", service=self._spec.name, transaction=held[0][0], step=held[0][1],

@@ -65,6 +65,7 @@ class Settings(_Strict):
     stuck_after_ms: Annotated[int, Field(ge=1_000)] = 60_000  # one turn of work that takes longer ends its process
     transport: Transport = Transport.DIRECT
     log_level: LogLevel = LogLevel.INFO
+    metrics_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 5_000  # how often figures go to Ray's metrics; 0: never
     store_resource: str | None = None  # Ray resource of the nodes that reach the data directory: log and services run there
     shard_resource: str | None = None  # Ray resource of the nodes that shards run on
     faults: dict[str, FaultSettings] = {}

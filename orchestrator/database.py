@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from orchestrator.ballast import BALLAST_BYTES, Ballast, is_full
@@ -20,6 +21,7 @@ from orchestrator.logs import log_event
 from orchestrator.mark import Mark, create_mark, mark_path, read_mark
 from orchestrator.migration import FIRST_SCHEMA, MigrationError, incompatible, migrate, refuse_newer
 from orchestrator.ownership import HeldError
+from orchestrator.protocol.counts import BOUNDS_OF_COMMITS_MS, Histogram
 from orchestrator.rescue import UnrescuedError, has_failed, is_io_error, note_failure, rescue, rescued_path
 
 if TYPE_CHECKING:
@@ -131,6 +133,7 @@ class OwnedDatabase:
         epoch: of this ownership; every opening raises it.
         restarts: openings in this run before this one.
         sequence: number of commits, contiguous.
+        commit_ms: how long they took.
 
     Raises:
         DefiniteError: E_STORE_REFUSED, saying which file and why.
@@ -142,6 +145,7 @@ class OwnedDatabase:
         ballast_bytes: int = BALLAST_BYTES, migrations: tuple[Migration, ...] = (),
     ) -> None:
         self.path, self._files, self._migrations = path, files, migrations
+        self.commit_ms = Histogram(BOUNDS_OF_COMMITS_MS)
         with contextlib.ExitStack() as undo:
             self._lock = _own(path, files)
             undo.callback(self._lock.release)
@@ -175,7 +179,7 @@ class OwnedDatabase:
         Raises:
             sqlite3.Error, OSError: the outcome is unknown; this process must end without answering anybody.
         """
-        sequence = self.sequence + 1
+        sequence, began_s = self.sequence + 1, time.perf_counter()
         try:
             self.set_meta("sequence", sequence)
             self.connection.execute("COMMIT")
@@ -184,6 +188,7 @@ class OwnedDatabase:
         except (sqlite3.Error, OSError) as error:
             self._note(error)
             raise
+        self.commit_ms.observe((time.perf_counter() - began_s) * 1_000)
 
     def has_room(self, now_ms: int) -> bool:
         """Whether new work may begin: the ballast is held, or could be made anew just now.

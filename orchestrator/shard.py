@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from ray.exceptions import RayError
@@ -21,6 +22,8 @@ from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.exchange import HOLD_S_MAX, Caller, Responder
 from orchestrator.loader import Found, Loader
 from orchestrator.logs import configure_logging, debug_enabled, log_event
+from orchestrator.metrics.export import export
+from orchestrator.metrics.shard_meter import ShardMeter
 from orchestrator.plane.endpoint import Endpoint
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Lookup, Waiter
@@ -90,6 +93,7 @@ class Shard:
         self._loader = Loader(self._log, self._loaded)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
+        self._meter = ShardMeter()
         asyncio.get_running_loop().set_exception_handler(self._bug)
         self._spawn(self._recover())
 
@@ -155,7 +159,13 @@ class Shard:
             "role": "orchestrator", "name": self._name, "pid": os.getpid(), "node": socket.gethostname(),
             "epoch": max(self._core.epochs.values(), default=0) if serving else 0, "state": self._state,
             "restarts": self._restarts, "detail": {"open": self._core.open_count if serving else 0},
+            "figures": self._figures(),
         })
+
+    def _figures(self) -> dict[str, Any]:
+        if self._state != "serving":
+            return self._meter.figures(None, None, {}, self._restarts)
+        return self._meter.figures(self._core, self._appender, self._services, self._restarts)
 
     # ---- recovery -------------------------------------------------------------------------------------------------
 
@@ -187,6 +197,7 @@ class Shard:
         self._state = "serving"
         self._serving.set()
         self._apply(self._core.adopt(dict(zip(partitions, taken.epochs, strict=True)), taken.open, self._now_ms()))
+        self._spawn(export(self._name, self._figures, self._settings.metrics_ms))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GC_THRESHOLDS)
@@ -202,9 +213,12 @@ class Shard:
             patient=_finishes,  # the caller has been told the outcome
             first=_finishes,
             key_of_result=lambda reply: (reply.transaction, reply.step),
-            lost=lambda error: log_event("service_lost", level="WARNING", service=service, code=error.code,
-                                         message=error.message),
+            lost=lambda error: self._lost(service, error),
         )
+
+    def _lost(self, service: str, error: IndefiniteError) -> None:
+        self._meter.lost(service)
+        log_event("service_lost", level="WARNING", service=service, code=error.code, message=error.message)
 
     def _encode_commands(self, commands: list[Command]) -> bytes:
         return encode(CommandBatch(
@@ -222,9 +236,11 @@ class Shard:
         if effects.lookups:
             self._look_up(effects.lookups)
         for notice in effects.notices:
+            self._meter.notice(notice)
             log_event(notice.event, level=notice.level, transaction=notice.transaction, service=notice.service,
                       step=notice.step, attempt=notice.attempt, code=notice.code, message=notice.message)
         for partition in effects.fenced:
+            self._meter.fenced += 1
             self._check_owner(partition)
         self._set_timer()
 
@@ -233,6 +249,8 @@ class Shard:
         debug = debug_enabled()
         for waiter, outcome in outcomes:
             by_peer.setdefault(waiter.peer, []).append(outcome)
+            if outcome.status is OutcomeStatus.REJECTED:
+                self._meter.rejected(outcome.code)
             if debug:
                 log_event("outcome", level="DEBUG", transaction=outcome.transaction, service=outcome.service,
                           step=outcome.step, status=outcome.status.name, attempt=outcome.attempts, code=outcome.code)

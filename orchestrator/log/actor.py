@@ -20,6 +20,8 @@ from orchestrator.log.reader import LogReader, TransactionQuery
 from orchestrator.log.store import LogStore
 from orchestrator.log.writer import LogWriter
 from orchestrator.logs import configure_logging, log_event
+from orchestrator.metrics.export import export
+from orchestrator.metrics.log_meter import log_figures
 from orchestrator.plane.endpoint import Endpoint
 from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.records import RECORD_SCHEMA, AppendRequest, LoadRequest, TakeRequest
@@ -83,8 +85,10 @@ class TransactionLog:
         self._endpoint = Endpoint({
             "append": self.append, "take": self.take, "load": self.load, "owner": self.owner,
             "register_store": self.register_store})
+        self._since_ms = _now_ms()
         self._recovering = _spawned(self._recover())
         self._purging: asyncio.Task[None] | None = None
+        self._exporting: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         return "TransactionLog()"
@@ -169,7 +173,12 @@ class TransactionLog:
         return msgspec.msgpack.encode({
             "role": "log", "name": "log", "pid": os.getpid(), "node": os.uname().nodename,
             "epoch": self._store.epoch if serving else 0, "state": self._state,
-            "restarts": self._store.restarts if serving else 0, "detail": self._detail})
+            "restarts": self._store.restarts if serving else 0, "detail": self._detail, "figures": self._figures()})
+
+    def _figures(self) -> dict[str, Any]:
+        serving = self._state == "serving"
+        return log_figures(
+            self._since_ms, self._directory, self._store if serving else None, self._writer if serving else None)
 
     async def _serving(self) -> LogWriter:
         await self._opened.wait()
@@ -192,6 +201,7 @@ class TransactionLog:
             log_event("serving", status="serving", epoch=self._store.epoch, restarts=self._store.restarts,
                       records=self._store.last_record, open=self._store.open_count)
             self._purging = _spawned(self._purge())
+            self._exporting = _spawned(export("log", self._figures, self._settings.metrics_ms))
             self._watchdog.watch("writer", self._writer.turns.progress, self._writer.thread)
             self._watchdog.start()
         self._opened.set()

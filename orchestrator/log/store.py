@@ -15,6 +15,7 @@ from orchestrator.log.batch import Batch, OpenTransaction, Owner
 from orchestrator.log.opening import check_tail, load_open
 from orchestrator.log.rows import bound_to, load_stored, select_in
 from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, LOG_SCHEMA, decode_record, digest_of_key
+from orchestrator.protocol.counts import Histogram
 from orchestrator.protocol.identifiers import began_ms_of, oldest_id
 from orchestrator.protocol.messages import SCHEMA_VERSION
 from orchestrator.protocol.records import (
@@ -117,9 +118,19 @@ class LogStore:
         return len(self._open)
 
     @property
+    def commit_ms(self) -> Histogram:
+        """How long commits took."""
+        return self._database.commit_ms
+
+    @property
     def watermark_ms(self) -> int:
         """The retention watermark, durable, Unix ms: services may forget what began before it."""
         return self._watermark_ms
+
+    def parked_codes(self) -> list[list[str]]:
+        """Of every open transaction with parked steps, their codes; safe to call from any thread."""
+        parked = [list(transaction.parked.values()) for transaction in list(self._open.values()) if transaction.parked]
+        return [[record.code for record in records] for records in parked]
 
     def owner(self, partition: int) -> Owner | None:
         """Who owns a partition; safe to call from any thread."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.logs import log_event
+from orchestrator.protocol.counts import Histogram
 from orchestrator.watchdog import Turns
 
 if TYPE_CHECKING:
@@ -42,11 +43,14 @@ class LogWriter:
 
     Attributes:
         turns: a job is one, and an append of whatever waits: each has a commit of its own.
+        appended: how many appends were stored.
+        records: those of each commit of appends.
     """
 
     def __init__(self, store: LogStore, failed: Callable[[BaseException], None]) -> None:
         self._store, self._failed = store, failed
         self.turns = Turns()
+        self.appended, self.records = 0, Histogram()
         self._loop = asyncio.get_running_loop()
         self._next = _Group()
         self._busy = False
@@ -58,6 +62,11 @@ class LogWriter:
     def thread(self) -> int:
         """The thread's ident."""
         return self._thread.ident or 0
+
+    @property
+    def waiting(self) -> int:
+        """Appends and jobs that wait for the next turn."""
+        return len(self._next.requests) + len(self._next.jobs)
 
     def append(self, request: AppendRequest) -> asyncio.Future[AppendReply]:
         """Append a request together with whatever else waits; the reply comes when it is durable.
@@ -111,6 +120,9 @@ class LogWriter:
             replies = self._work(partial(self._store.append, group.requests, now_ms))
             if isinstance(replies, IndefiniteError):
                 replies = [replies] * len(group.waiting)
+            else:
+                self.appended += len(replies)
+                self.records.observe(sum(len(request.records) for request in group.requests))
             answers += zip(group.waiting, replies, strict=True)
         return answers
 

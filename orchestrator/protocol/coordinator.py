@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.protocol import admission, answers
+from orchestrator.protocol.counts import Counts
 from orchestrator.protocol.drive import Drive
 from orchestrator.protocol.effects import Effects, Joiner, Lookup, Notice, Waiter
 from orchestrator.protocol.identifiers import fingerprint_of, make_id, partition_of, partition_of_key
@@ -28,6 +29,7 @@ from orchestrator.protocol.records import (
 from orchestrator.protocol.recovery import Recovery
 from orchestrator.protocol.table import OpenTable
 from orchestrator.protocol.timers import Timers
+from orchestrator.protocol.traffic import Traffic
 from orchestrator.protocol.transaction import Transaction
 from orchestrator.saga import Saga
 
@@ -58,6 +60,16 @@ class Coordinator:
     def open_count(self) -> int:
         """Transactions that have not ended."""
         return len(self._table)
+
+    @property
+    def counts(self) -> Counts:
+        """What the transactions came to, since this coordinator was made."""
+        return self._drive.counts
+
+    @property
+    def traffic(self) -> Traffic:
+        """What is under way to each service."""
+        return self._drive.traffic
 
     @property
     def full_ms(self) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.errors import ErrorCode, InvariantViolation
+from orchestrator.protocol.counts import Counts
 from orchestrator.protocol.effects import Effects, Notice
 from orchestrator.protocol.messages import Command, Kind, OutcomeMessage, OutcomeStatus, Reply, Status, StepResult
 from orchestrator.protocol.records import Decided, Decision, Ended, Parked, State
@@ -29,6 +30,7 @@ class Drive:
         self.effects = Effects()
         self.now_ms = 0
         self.traffic = Traffic()
+        self.counts = Counts()
         self._timers = timers
         self._ended = ended
 
@@ -82,6 +84,8 @@ class Drive:
             if txn.decided.decision is not decided.decision:
                 raise InvariantViolation(f"{txn!r}: the log answered two decisions")
             return
+        if txn.deciding is not None:  # not one that an earlier incarnation has counted
+            self.counts.decide(txn.begun.saga, decided.code, self.now_ms - txn.begun.began_ms)
         txn.deciding = None
         txn.decided = decided
         txn.move(durable_event(decided.decision))
@@ -359,7 +363,9 @@ class Drive:
             return  # without its definition nobody knows what has to be acknowledged
         txn.move(Event.ALL_ACKNOWLEDGED)
         if not txn.ended:
+            assert txn.decided is not None
             self.effects.records.append(Ended(txn.id, self.now_ms))
+            self.counts.end(txn.begun.saga, txn.decided.code, self.now_ms - txn.decided.at_ms)
         self.forget(txn)
 
     def _notice(self, txn: Transaction, event: str, level: str, **fields: Any) -> None:

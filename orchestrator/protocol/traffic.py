@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from orchestrator.protocol.counts import Histogram
 from orchestrator.protocol.retry import RetryBudget, RetryPolicy
-from orchestrator.protocol.transaction import StepProgress
+from orchestrator.protocol.transaction import Phase, StepProgress
 
 SLOW_FACTOR = 3  # an answer is late after so many times what answers take
 SLOW_MS_MAX = 5_000
 
 
-class _Service:
+class Service:
     """What is known of one service."""
 
-    __slots__ = ("answer_ms", "budget", "waiting")
+    __slots__ = ("answer_ms", "budget", "finished", "prepared", "waiting")
 
     def __init__(self) -> None:
+        self.prepared: dict[str, Histogram] = {}  # by step: from the first attempt of its prepare to the vote, ms
+        self.finished: dict[str, Histogram] = {}  # the same of commit, rollback or perform
         self.waiting = 0
         self.answer_ms = 0.0  # moving average, from the first attempt to its answer
         self.budget = RetryBudget()
@@ -31,7 +34,12 @@ class Traffic:
     """
 
     def __init__(self) -> None:
-        self._services: dict[str, _Service] = {}
+        self._services: dict[str, Service] = {}
+
+    @property
+    def services(self) -> Mapping[str, Service]:
+        """What is known of each service, by name."""
+        return self._services
 
     def sent(self, progress: StepProgress, now_ms: int) -> None:
         """A message of this step has left."""
@@ -46,6 +54,11 @@ class Traffic:
     def answered(self, progress: StepProgress, attempt: int, now_ms: int) -> None:
         """This attempt of the step was answered for good."""
         service = self._of(progress)
+        answers = service.prepared if progress.phase is Phase.SENT else service.finished
+        histogram = answers.get(progress.step.name)
+        if histogram is None:
+            histogram = answers[progress.step.name] = Histogram()
+        histogram.observe(now_ms - progress.sent_ms)
         if attempt == 1:
             service.answer_ms += (now_ms - progress.sent_ms - service.answer_ms) / 8
         elif attempt == progress.attempt:
@@ -78,9 +91,9 @@ class Traffic:
                 return name
         return ""
 
-    def _of(self, progress: StepProgress) -> _Service:
+    def _of(self, progress: StepProgress) -> Service:
         name = progress.step.service
         found = self._services.get(name)
         if found is None:
-            found = self._services[name] = _Service()
+            found = self._services[name] = Service()
         return found
