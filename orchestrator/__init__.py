@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING
 
 from orchestrator.app import App, LedgerRow, ServiceAudit
 from orchestrator.config import FaultSettings, Settings
-from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, InvariantViolation, OverloadedError, RaytxError
+from orchestrator.errors import (
+    DefiniteError,
+    ErrorCode,
+    IndefiniteError,
+    InvariantViolation,
+    OverloadedError,
+    RaytxError,
+    RefusedForNowError,
+)
 from orchestrator.protocol.retry import RetryPolicy
 from orchestrator.saga import Context, RollbackOrder, Saga, Step
 
@@ -27,6 +35,7 @@ __all__ = [
     "OutcomeKind",
     "OverloadedError",
     "RaytxError",
+    "RefusedForNowError",
     "RetryPolicy",
     "RollbackOrder",
     "Saga",

@@ -110,6 +110,18 @@ def bring_down(directory: DataDirectory, progress: Callable[[str], None] = lambd
     return record is not None or left is not None
 
 
+def refuse_embedded(directory: DataDirectory, record: DeploymentRecord) -> None:
+    """Refuse to stop a deployment that lives in a program of its own.
+
+    Raises:
+        DefiniteError: E_DATA_DIR_IN_USE, naming that program.
+    """
+    if not record.keeper:
+        raise DefiniteError(
+            ErrorCode.DATA_DIR_IN_USE,
+            f"the deployment on {directory.path} is part of the program with pid {record.owner.pid}: end that program")
+
+
 def forward_signals(keeper: Keeper) -> int:
     """Wait for a keeper in the foreground, passing SIGTERM and SIGINT on to it; returns its exit code."""
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -184,10 +196,7 @@ def _give_up(keeper: Keeper) -> None:
 
 
 def _end_keeper(directory: DataDirectory, record: DeploymentRecord, progress: Callable[[str], None]) -> None:
-    if not record.keeper:
-        raise DefiniteError(
-            ErrorCode.DATA_DIR_IN_USE,
-            f"the deployment on {directory.path} is part of the program with pid {record.owner.pid}: end that program")
+    refuse_embedded(directory, record)
     progress(f"stopping keeper {record.owner.pid}")
     if not ask_to_end(record.owner, STOP_S_MAX):
         progress(f"keeper {record.owner.pid} does not end: killing it")

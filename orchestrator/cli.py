@@ -18,6 +18,7 @@ from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, Raytx
 from orchestrator.log.reader import LogReader
 from orchestrator.logs import redact
 from orchestrator.terminal.answer import EXIT_BAD, EXIT_UNREACHABLE, EXIT_WRONG_USE, answer, report_errors
+from orchestrator.terminal.down import down
 from orchestrator.terminal.listing import list_transactions
 from orchestrator.terminal.options import (
     DATA_DEFAULT,
@@ -96,18 +97,6 @@ def up(
         answer(told, rendering.deployment_text(record, str(directory.path)), as_json=as_json)
         if foreground:
             raise typer.Exit(forward_signals(keeper))
-
-
-def down(*, data: Data = DATA_DEFAULT, as_json: Json = False) -> None:
-    """Stop exactly what runs on a data directory; where nothing runs, say so (exit 0). The data stays."""
-    from orchestrator.bringup import bring_down  # noqa: PLC0415 - as above
-
-    with report_errors(as_json=as_json):
-        directory = DataDirectory(data)
-        with rendering.told_progress() as progress:
-            stopped = bring_down(directory, progress)
-        text = f"stopped what ran on {directory.path}" if stopped else f"nothing runs on {directory.path}"
-        answer({"data": str(directory.path), "stopped": stopped}, text, as_json=as_json)
 
 
 def status(

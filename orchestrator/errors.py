@@ -16,6 +16,7 @@ class ErrorCode(StrEnum):
     UNKNOWN_SAGA = "E_UNKNOWN_SAGA"
     KEY_CONFLICT = "E_KEY_CONFLICT"
     OVERLOADED = "E_OVERLOADED"
+    DRAINING = "E_DRAINING"
     TIMEOUT = "E_TIMEOUT"
     CANCELLED = "E_CANCELLED"
     SERVICE_UNAVAILABLE = "E_SERVICE_UNAVAILABLE"
@@ -72,12 +73,22 @@ class IndefiniteError(RaytxError):
     """It may have happened: ask again by the same key or id."""
 
 
-class OverloadedError(DefiniteError):
+class RefusedForNowError(DefiniteError):
+    """Nothing was begun, and it may be admitted later: try again with the same key after `retry_after_ms`."""
+
+    def __init__(self, code: str, message: str, retry_after_ms: int) -> None:
+        super().__init__(code, message)
+        self.retry_after_ms = retry_after_ms
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.code, self.message, self.retry_after_ms), self.__dict__
+
+
+class OverloadedError(RefusedForNowError):
     """Admission refused the transaction; try again with the same key after `retry_after_ms`."""
 
     def __init__(self, message: str, retry_after_ms: int) -> None:
-        super().__init__(ErrorCode.OVERLOADED, message)
-        self.retry_after_ms = retry_after_ms
+        super().__init__(ErrorCode.OVERLOADED, message, retry_after_ms)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.message, self.retry_after_ms), self.__dict__
@@ -106,6 +117,9 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
         "the shard, or the client, has as many open transactions as it admits, or too many of them wait for one service; "
         "this submit began nothing", True, "shard, client",
         "wait `retry_after_ms`, then submit again with the same key"),
+    ErrorCode.DRAINING: CatalogueEntry(
+        "the deployment is about to be stopped (`raytx down --drain`) and begins nothing new; this submit began nothing",
+        True, "shard", "wait `retry_after_ms`, then submit again with the same key, perhaps to its successor"),
     ErrorCode.TIMEOUT: CatalogueEntry(
         "the deadline passed before the transaction was decided; it was aborted", True, "shard",
         "submit with a new key and perhaps a longer deadline_ms"),

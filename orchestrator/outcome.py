@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, OverloadedError, RaytxError
+from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, OverloadedError, RaytxError, RefusedForNowError
 from orchestrator.protocol.messages import OutcomeMessage, OutcomeStatus, StepResult
 from orchestrator.saga import decode_plain
 
@@ -89,7 +89,8 @@ class Handle:
         """Wait for the outcome; not from within an event loop (there: `await handle`).
 
         Raises:
-            DefiniteError: refused before anything was begun (E_KEY_CONFLICT, E_OVERLOADED, E_INVALID_INPUT, E_UNKNOWN...).
+            DefiniteError: refused before anything was begun (E_KEY_CONFLICT, E_OVERLOADED, E_INVALID_INPUT, E_UNKNOWN...);
+                a `RefusedForNowError` says after how long to try again.
             IndefiniteError: E_PENDING after `timeout_s` seconds (the transaction goes on; wait or ask again), or the
                 client was closed.
         """
@@ -158,6 +159,8 @@ def from_message(message: OutcomeMessage, key: str) -> tuple[Outcome | None, Ray
     if message.status is OutcomeStatus.REJECTED:
         if message.code == ErrorCode.OVERLOADED:
             return None, OverloadedError(message.message, message.retry_after_ms)
+        if message.retry_after_ms:
+            return None, RefusedForNowError(message.code, message.message, message.retry_after_ms)
         return None, DefiniteError(message.code, message.message)
     kind = OutcomeKind.COMMITTED if message.status is OutcomeStatus.COMMITTED else OutcomeKind.ABORTED
     outcome = Outcome(message.transaction, key, kind, message.code, message.message, message.service, message.step,

@@ -167,6 +167,13 @@ class Shard:
             return self._meter.figures(None, None, {}, self._restarts)
         return self._meter.figures(self._core, self._appender, self._services, self._restarts)
 
+    async def drain(self, lease_ms: int) -> bytes:
+        """Begin nothing new for so long (0 = begin again); msgpack of how many transactions are open, nil before it serves."""
+        if self._state != "serving":
+            return msgspec.msgpack.encode(None)
+        self._core.drain_until_ms = self._now_ms() + lease_ms
+        return msgspec.msgpack.encode(self._core.open_count)
+
     # ---- recovery -------------------------------------------------------------------------------------------------
 
     async def _recover(self) -> None:

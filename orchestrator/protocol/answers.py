@@ -6,6 +6,8 @@ from orchestrator.errors import ErrorCode
 from orchestrator.protocol.effects import Effects, Waiter
 from orchestrator.protocol.messages import OutcomeMessage, OutcomeStatus
 
+DRAINING_RETRY_MS = 1_000  # a successor serves some seconds later
+
 
 def rejection(waiter: Waiter, code: str, message: str, retry_after_ms: int = 0, service: str = "") -> OutcomeMessage:
     """A definite refusal, perhaps because of one service: nothing was begun."""
@@ -16,6 +18,12 @@ def rejection(waiter: Waiter, code: str, message: str, retry_after_ms: int = 0, 
 def reject(effects: Effects, waiter: Waiter, code: str, message: str) -> None:
     """Refuse a request for good."""
     effects.outcomes.append((waiter, rejection(waiter, code, message)))
+
+
+def draining(waiter: Waiter) -> OutcomeMessage:
+    """Refuse what would be begun just before the deployment is stopped."""
+    return rejection(
+        waiter, ErrorCode.DRAINING, "the deployment is about to be stopped and begins nothing new", DRAINING_RETRY_MS)
 
 
 def conflict(effects: Effects, waiter: Waiter, transaction: str) -> None:

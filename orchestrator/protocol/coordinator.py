@@ -45,6 +45,7 @@ class Coordinator:
 
     def __init__(self, sagas: Mapping[tuple[str, int], Saga], *, open_max: int, quarantine_after: int = 5) -> None:
         self.watermark_ms = 0  # the log's; set by the shell
+        self.drain_until_ms = 0  # before then nothing new is begun; set by the shell
         self._newest = admission.newest(sagas.values())
         self._services = {saga.name: tuple({step.service: None for step in saga.steps}) for saga in self._newest.values()}
         self._open_max = open_max
@@ -237,6 +238,8 @@ class Coordinator:
         partition = partition_of_key(request.key)
         if partition not in self._table.epochs:
             return answers.retry(waiter)
+        if self._drive.now_ms < self.drain_until_ms:
+            return answers.draining(waiter)
         full, service = len(self._table) >= self._open_max, self._crowded(request.saga)
         if full or service:
             why = f"too many transactions wait for {service}" if service else "the shard admits no more open transactions"

@@ -219,7 +219,8 @@ def test_a_service_of_the_first_program(tmp_path: Path) -> None:
         assert [row.state for row in reader.rows()] == ["COMMITTED"]
 
 
-@pytest.mark.parametrize(("sql", "digest"), [(LOG_SCHEMA, "a81c06d853a9d62e"), (SCHEMA_SQL, "a6e461694d2d9682")], ids=["log", "service"])
+@pytest.mark.parametrize(
+    ("sql", "digest"), [(LOG_SCHEMA, "a81c06d853a9d62e"), (SCHEMA_SQL, "a6e461694d2d9682")], ids=["log", "service"])
 def test_the_first_schema_stays_for_ever(sql: str, digest: str) -> None:
     """Databases of the first program exist: change tables with a migration, not here."""
     assert hashlib.sha256(sql.encode()).hexdigest()[:16] == digest
