@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,6 +19,7 @@ from orchestrator.logs import redact
 from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.records import Begun, Decided, Decision, Ended, Parked, Record
 from orchestrator.saga import decode_plain
+from orchestrator.waterfall import Waterfall, told_ms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.app import App, LedgerReader, LedgerRow
     from orchestrator.log.reader import StoredRecord
     from orchestrator.protocol.records import StoredTransaction
+    from orchestrator.saga import Step
 
 LOG_SOURCE = "log"
 _STATE_STYLES = {"COMMITTED": "green", "ABORTED": "red", "PREPARING": "yellow", "COMMITTING": "yellow", "ABORTING": "yellow"}
@@ -69,6 +72,10 @@ class StepView(msgspec.Struct, frozen=True):
     message: str = ""
     request: Any = None  # plain data, redacted
     result: Any = None
+    prepared_ms: int = 0  # when the vote was stored, Unix ms
+    finished_ms: int = 0  # when it was refused, committed, rolled back or performed
+    after: list[str] = []  # the steps that it waits for
+    after_commit: bool = False
 
 
 class Timeline(msgspec.Struct, frozen=True):
@@ -113,21 +120,34 @@ class Timeline(msgspec.Struct, frozen=True):
         return plain
 
     def render(self) -> RenderableType:
-        """For a terminal: a heading, the steps, the events."""
-        return Group(self._heading(), _step_table(self.steps), _event_table(self.events), *map(Text, self.notes))
+        """For a terminal or a pipe: a heading, the steps as bars over time, the events."""
+        now_ms = time.time_ns() // 1_000_000
+        bars = [Text(), Waterfall(self, now_ms)] if self.steps else []
+        return Group(
+            self._heading(now_ms), *bars, Text(), _event_table(self.events, self.began_ms), *map(Text, self.notes))
 
-    def _heading(self) -> Text:
+    def _heading(self, now_ms: int) -> Text:
         style = _STATE_STYLES.get(self.state, "")
         heading = Text.assemble(
             (self.transaction, "bold"), "  ", (self.state, style), f"  {self.saga} version {self.version}",
             f"\nkey {self.key}", f"  business key {self.business_key}" if self.business_key else "",
-            f"\nbegan {_iso(self.began_ms)}  deadline {_iso(self.deadline_ms)}")
+            f"\nbegan {_iso(self.began_ms)}  {self._took(now_ms)}")
         if self.code:
             where = f" at {self.service}, step {self.step}" if self.service else ""
             heading.append(f"\n{self.decision} {self.code}{where}: {self.message}", style="red")
         for one in self.parked:
             heading.append(f"\nparked: step {one.step} {one.code}: {redact(one.message)}", style="bold yellow")
         return heading
+
+
+    def _took(self, now_ms: int) -> str:
+        """How long it took, or has taken so far."""
+        if not self.decided_ms:
+            return f"undecided for {told_ms(max(now_ms - self.began_ms, 0))}, deadline {_iso(self.deadline_ms)}"
+        decided = f"decided after {told_ms(max(self.decided_ms - self.began_ms, 0))}"
+        ended = f"ended after {told_ms(max(self.ended_ms - self.began_ms, 0))}" if self.ended_ms else "not ended"
+        recovered = f", {self.recoveries} recoveries without progress" if self.recoveries > 1 else ""
+        return f"{decided}, {ended}{recovered}"
 
 
 def timeline(data_dir: Path, app: App, transaction: str) -> Timeline:
@@ -240,17 +260,20 @@ def _steps(app: App, begun: Begun, rows: Sequence[tuple[str, LedgerRow]]) -> lis
     """The saga's steps in its order, then rows of steps that this app's definition does not have."""
     planned = next((saga.steps for saga in app.sagas if (saga.name, saga.version) == (begun.saga, begun.version)), ())
     by_step = {row.step: (service, row) for service, row in rows}
-    views = [
-        _step_view(*by_step.pop(step.name)) if step.name in by_step else StepView(step.name, step.service, step.operation)
-        for step in planned
-    ]
-    return views + [_step_view(service, row) for service, row in by_step.values()]
+    views = []
+    for step in planned:
+        service, row = by_step.pop(step.name, (step.service, None))
+        views.append(_step_view(step.name, service, row, step))
+    return views + [_step_view(name, service, row, None) for name, (service, row) in by_step.items()]
 
 
-def _step_view(service: str, row: LedgerRow) -> StepView:
+def _step_view(name: str, service: str, row: LedgerRow | None, step: Step | None) -> StepView:
+    after, after_commit = (list(step.after), step.after_commit) if step else ([], row is not None and row.state == "DONE")
+    if row is None:
+        return StepView(name, service, step.operation if step else "", after=after, after_commit=after_commit)
     return StepView(
         row.step, service, row.operation, row.state, row.attempts, row.code, redact(row.message), redact(_json(row.request)),
-        redact(_json(row.result)))
+        redact(_json(row.result)), row.prepared_ms, row.finished_ms, after, after_commit)
 
 
 def _plain(payload: bytes) -> Any:
@@ -277,19 +300,23 @@ def _iso(at_ms: int) -> str:
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _step_table(steps: Sequence[StepView]) -> Table:
-    table = Table("step", "service", "operation", "state", "attempts", "code", title="steps", title_justify="left")
-    for one in steps:
-        table.add_row(*_cells(one.step, one.service, one.operation, one.state or "-", one.attempts or "", one.code))
-    return table
-
-
-def _event_table(events: Sequence[TimelineEvent]) -> Table:
-    table = Table("time", "source", "step", "what", "attempts", "code", "message", title="timeline", title_justify="left")
+def _event_table(events: Sequence[TimelineEvent], began_ms: int) -> Table:
+    table = Table(
+        "time", "after", "source", "step", "what", "tries", "code", "message", box=None, pad_edge=False, header_style="bold")
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[1].justify = "right"
     for one in events:
-        cells = (_iso(one.at_ms), one.source, one.step, one.what, one.attempts or "", one.code, one.message)
+        after = f"{'+' if one.at_ms >= began_ms else '-'}{told_ms(abs(one.at_ms - began_ms))}"
+        cells = (_clock(one.at_ms, began_ms), after, one.source, one.step, one.what, one.attempts or "", one.code, one.message)
         table.add_row(*_cells(*cells))
     return table
+
+
+def _clock(at_ms: int, began_ms: int) -> str:
+    """The time of day, with the date where it is another one than the heading's."""
+    day, _, clock = _iso(at_ms).partition("T")
+    return clock if day == _iso(began_ms).partition("T")[0] else _iso(at_ms)
 
 
 def _cells(*values: object) -> list[Text]:
