@@ -129,6 +129,7 @@ class ServiceHost:
         peer = f"{batch.sender}/{batch.incarnation}"
         self._retention = self._retention.joined(batch.watermark_ms, batch.exempt)
         commands = batch.commands if self._faults is None else self._faults.arriving(batch.commands)
+        self._responder.open(peer)  # what is short is done before `_gather` returns
         if commands:
             self._gather([Work(command, peer) for command in commands])
         return _encode_replies(await self._responder.collect(peer))
@@ -191,7 +192,7 @@ class ServiceHost:
         await self._register()
         gc.collect()
         gc.freeze()  # what was loaded stays: the collector need not look at it again
-        self._watchdog.watch("writer", self._progress, self._writer.thread)
+        self._watchdog.watch("writer", self._progress, lambda: self._writer.thread)
         self._watchdog.start()
         self._state = "serving"
         self._opened.set()
@@ -236,7 +237,7 @@ class ServiceHost:
         self._running = self._responder.busy = True
         self._meter.began_s = time.monotonic()
         retention = self._retention
-        self._writer.run(partial(self._run, works, retention), self._finished)
+        self._writer.run(partial(self._run, works, retention), self._finished, len(works))
 
     def _run(self, works: list[Work], retention: Retention) -> list[Outcome]:
         return run_batch(self._runner, self._store, works, retention, time.time_ns() // 1_000_000)

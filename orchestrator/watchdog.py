@@ -78,7 +78,7 @@ class _Watched:
 
     __slots__ = ("looks", "progress", "seen", "thread", "what")
 
-    def __init__(self, what: str, progress: Callable[[], object], thread: int) -> None:
+    def __init__(self, what: str, progress: Callable[[], object], thread: Callable[[], int]) -> None:
         self.what, self.progress, self.thread = what, progress, thread
         self.seen: object = None
         self.looks = 0
@@ -113,15 +113,16 @@ class Watchdog:
         self._looked_s = clock()
         self._watched: list[_Watched] = []
         self._closed = threading.Event()
-        self.watch("event loop", _Pulse(self._loop).progress, threading.get_ident())
+        looping = threading.get_ident()
+        self.watch("event loop", _Pulse(self._loop).progress, lambda: looping)
 
-    def watch(self, what: str, progress: Callable[[], object], thread: int) -> None:
+    def watch(self, what: str, progress: Callable[[], object], thread: Callable[[], int]) -> None:
         """Watch one more thing.
 
         Args:
             what: its name, for a person.
             progress: None while nothing is under way; else a value that differs from the one before if it got on.
-            thread: the ident of the thread that does it.
+            thread: tells the ident of the thread that does it now.
         """
         self._watched.append(_Watched(what, progress, thread))
 
@@ -143,7 +144,7 @@ class Watchdog:
         self._looked_s = now_s
         for watched in self._watched:
             if watched.look(counts=counts) >= LOOKS:
-                self._end(watched.what, self._stuck_after_ms, _stack(watched.thread))
+                self._end(watched.what, self._stuck_after_ms, _stack(watched.thread()))
 
     def _run(self, guard: _Guard) -> None:
         try:

@@ -202,7 +202,7 @@ class TransactionLog:
                       records=self._store.last_record, open=self._store.open_count)
             self._purging = _spawned(self._purge())
             self._exporting = _spawned(export("log", self._figures, self._settings.metrics_ms))
-            self._watchdog.watch("writer", self._writer.turns.progress, self._writer.thread)
+            self._watchdog.watch("writer", self._writer.turns.progress, lambda: self._writer.thread)
             self._watchdog.start()
         self._opened.set()
 

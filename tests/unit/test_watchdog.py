@@ -71,7 +71,7 @@ class Rig:
         self.now_s = 1_000.0
         self.ends, self.turns = Ends(), Turns()
         self.watchdog = Watchdog(STUCK_MS, clock=lambda: self.now_s, end=self.ends)
-        self.watchdog.watch("writer", self.turns.progress, threading.get_ident())
+        self.watchdog.watch("writer", self.turns.progress, threading.get_ident)
 
     async def look(self, times: int = 1, *, pause_s: float = PAUSE_S) -> None:
         for _ in range(times):
