@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+_NOTHING: Final[Any] = object()
 
 
 class RecentMap(Generic[K, V]):
@@ -29,19 +30,20 @@ class RecentMap(Generic[K, V]):
 
     def get(self, key: K, default: V) -> V:
         """The value, or the default."""
-        if key in self._young:
-            return self._young[key]
-        if key not in self._old:
-            return default
-        value = self._old.pop(key)
-        self.put(key, value)
+        value: V = self._young.get(key, _NOTHING)
+        if value is _NOTHING:
+            value = self._old.pop(key, _NOTHING)
+            if value is _NOTHING:
+                return default
+            self.put(key, value)
         return value
 
     def put(self, key: K, value: V) -> None:
         """Remember a value."""
         if len(self._young) >= self._half and key not in self._young:
             self._old, self._young = self._young, {}
-        self._old.pop(key, None)
+        if self._old:
+            self._old.pop(key, None)
         self._young[key] = value
 
     def forget(self, key: K) -> None:

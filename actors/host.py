@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import json
 import os
 import sqlite3
@@ -24,6 +23,7 @@ from actors.room import run_batch
 from actors.runner import BatchRunner, Outcome, Work
 from actors.store import Retention, Store
 from actors.writer import Writer
+from orchestrator import garbage
 from orchestrator.app import load_app
 from orchestrator.config import FaultSettings, Transport, unpack_settings
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
@@ -190,8 +190,7 @@ class ServiceHost:
         held = await self._writer.result(self._store.prepared_keys)
         self._doubts.recovered(held, _monotonic_ms())
         await self._register()
-        gc.collect()
-        gc.freeze()  # what was loaded stays: the collector need not look at it again
+        garbage.expect_little()
         self._watchdog.watch("writer", self._progress, lambda: self._writer.thread)
         self._watchdog.start()
         self._state = "serving"
@@ -251,13 +250,23 @@ class ServiceHost:
             self._start()
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
+        """Hand the replies out, and keep track of what is held; a method of an actor is dear, so there is none for each."""
         by_peer: dict[str, list[Reply]] = {}
-        now_ms, debug = _monotonic_ms(), debug_enabled()
+        now_ms, debug, answers = _monotonic_ms(), debug_enabled(), self._meter.answers
         for work, reply in outcomes:
             if reply is None:
                 self._asking.start(work)
                 continue
-            self._follow(reply, now_ms)
+            key, status = (reply.transaction, reply.step), reply.status
+            answers[reply.kind][status] += 1
+            if status is Status.YES:
+                self._doubts.heard(key, now_ms)
+            elif status is Status.ACK:
+                self._doubts.settled(key)
+                if reply.kind is Kind.ROLLBACK:
+                    self._asking.rolled_back(key)
+            elif status is Status.VIOLATION:
+                self._violation(reply)
             if debug:
                 self._log_step(reply)
             if work.peer:
@@ -270,20 +279,9 @@ class ServiceHost:
                   status=f"{reply.kind.name} {reply.status.name}", attempt=reply.attempt, code=reply.code,
                   message=reply.message)
 
-    def _follow(self, reply: Reply, now_ms: int) -> None:
-        """Keep track of what is held, and of what nobody waits for any more."""
-        key = (reply.transaction, reply.step)
-        status = reply.status
-        self._meter.answers[reply.kind][status] += 1
-        if status is Status.YES:
-            self._doubts.heard(key, now_ms)
-        elif status is Status.ACK:
-            self._doubts.settled(key)
-            if reply.kind is Kind.ROLLBACK:
-                self._asking.rolled_back(key)
-        elif status is Status.VIOLATION:
-            log_event("violation", level="ERROR", transaction=reply.transaction, service=self._spec.name, step=reply.step,
-                      status=reply.kind.name, attempt=reply.attempt, code=reply.code, message=reply.message)
+    def _violation(self, reply: Reply) -> None:
+        log_event("violation", level="ERROR", transaction=reply.transaction, service=self._spec.name, step=reply.step,
+                  status=reply.kind.name, attempt=reply.attempt, code=reply.code, message=reply.message)
 
     async def _register(self) -> None:
         """Tell the log which database this is; an older copy or another one than the log knows is refused."""

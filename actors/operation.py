@@ -65,6 +65,11 @@ class Operation:
     ask: Callable[[Any], Awaitable[Any]] | None = None
 
     @property
+    def request_keeps(self) -> bool:
+        """Whether a request that was read stays as it is, so that commit and rollback may get the one of the prepare."""
+        return bool(self.request.model_config.get("frozen"))
+
+    @property
     def asks(self) -> bool:
         """Whether something must be waited for before `start`."""
         return self.ask is not None

@@ -11,6 +11,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from actors import ledger
+from actors.cache import RecentMap
 from actors.ledger import Action, Fence, Key, Row, RowState, decide, finish_first, reply_for
 from actors.operation import NotYet, Operation, Refused
 from actors.state import BatchState, OperationState
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from actors.store import Retention
 
+HELD_REQUESTS_MAX = 4_096  # requests of prepared steps that are kept as they were read
 UNASKED: Final = object()  # no answer of an asynchronous part is at hand
 
 
@@ -89,6 +91,7 @@ class BatchRunner:
         self.fence = Fence(store.epochs())
         self._service, self._operations, self._store = service, operations, store
         self._outcomes: list[Outcome] = []
+        self._held: RecentMap[Key, tuple[Row, BaseModel] | None] = RecentMap(HELD_REQUESTS_MAX)
 
     @property
     def handled(self) -> int:
@@ -198,6 +201,8 @@ class BatchRunner:
             return batch.vote(command, ledger.refused(command, result.code, result.message, batch.now_ms))
         row = ledger.prepared(command, _encoded(operation, result), batch.now_ms)
         state.merge()
+        if operation.request_keeps:
+            self._held.put((row.transaction, row.step), (row, request))
         return batch.vote(command, row)
 
     def _perform(self, work: Work, _row: Row | None, batch: _Batch) -> Reply | None:
@@ -225,11 +230,20 @@ class BatchRunner:
         if operation is None or not operation.prepares:
             raise _Unrunnable(f"service {self._service!r} no longer has the operation {row.operation!r}: deploy one that has")
         state = OperationState(batch.state)
-        request = operation.request.model_validate(decode_plain(row.request))
+        request = self._request_of(operation, (row.transaction, row.step), row)
         result = operation.result.model_validate(decode_plain(row.result))
         operation.finish(work.command, state, request, result)
         state.merge()
         return batch.acknowledge(work.command, ledger.finished(row, work.command, batch.now_ms))
+
+    def _request_of(self, operation: Operation, key: Key, row: Row) -> BaseModel:
+        """What was prepared: as its prepare read it, if that was here and of this very row."""
+        held = self._held.get(key, None)
+        if held is not None:
+            self._held.forget(key)
+            if held[0] is row:
+                return held[1]
+        return operation.request.model_validate(decode_plain(row.request))
 
     def _bury(self, work: Work, _row: Row | None, batch: _Batch) -> Reply:
         return batch.acknowledge(work.command, ledger.tombstone(work.command, batch.now_ms))

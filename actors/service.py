@@ -30,7 +30,8 @@ class Service:
     A subclass has a `name` and, for each operation x, either `prepare_x`, `commit_x` and `rollback_x` (it votes) or
     `perform_x` (after the commit, never undone), plus `async ask_x` where something must be waited for first. Handlers
     are synchronous, deterministic functions of (state, request); requests and results are pydantic models. A value
-    read from the state is a fresh copy: assign it to change anything. What a handler wrote is dropped if it raises.
+    read from the state is a fresh copy: assign it to change anything. What a handler wrote is dropped if it raises. A
+    request is only read: of a frozen model, commit and rollback may get the very one that prepare got.
     What takes (stock, money) takes at prepare, what gives gives at commit, and rollback takes back what prepare did.
 
     The class must be importable, since every actor imports it by the app's path; a subclass with an `__init__` of its

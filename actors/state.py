@@ -23,16 +23,11 @@ class BatchState:
         stored_keys: all keys that are stored.
     """
 
-    __slots__ = ("_stored", "_stored_keys", "writes")
+    __slots__ = ("_stored_keys", "stored", "writes")
 
     def __init__(self, stored: Callable[[str], bytes | None], stored_keys: Callable[[], Iterable[str]]) -> None:
-        self._stored, self._stored_keys = stored, stored_keys
+        self.stored, self._stored_keys = stored, stored_keys
         self.writes: dict[str, bytes | None] = {}  # None = deleted
-
-    def read(self, key: str) -> bytes | None:
-        """The encoded value."""
-        value = self.writes.get(key, _UNREAD)
-        return self._stored(key) if value is _UNREAD else value
 
     def keys(self) -> set[str]:
         """All keys; it reads the whole table, so it is not for handlers that run often."""
@@ -47,15 +42,15 @@ class OperationState(MutableMapping[str, Any]):
     Keys are text, values plain data; a value read is a fresh copy, and a value is copied when it is assigned.
     """
 
-    __slots__ = ("_batch", "_writes")
+    __slots__ = ("_batch", "_stored", "_writes", "_written")
 
     def __init__(self, batch: BatchState) -> None:
-        self._batch = batch
+        self._batch, self._written, self._stored = batch, batch.writes, batch.stored
         self._writes: dict[str, bytes | None] = {}
 
     def merge(self) -> None:
         """The operation succeeded."""
-        self._batch.writes.update(self._writes)
+        self._written.update(self._writes)
 
     def __getitem__(self, key: str) -> Any:
         value = self._read(key)
@@ -91,4 +86,8 @@ class OperationState(MutableMapping[str, Any]):
 
     def _read(self, key: str) -> bytes | None:
         value = self._writes.get(key, _UNREAD)
-        return self._batch.read(key) if value is _UNREAD else value
+        if value is _UNREAD:
+            value = self._written.get(key, _UNREAD)
+            if value is _UNREAD:
+                value = self._stored(key)
+        return value

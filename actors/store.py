@@ -10,6 +10,7 @@ import zlib
 from typing import TYPE_CHECKING, Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from actors.cache import NewIds, RecentMap
 from actors.ledger import Key, Row, RowState
@@ -337,9 +338,8 @@ def _retention(database: OwnedDatabase) -> Retention:
 
 
 def _columns(row: Row) -> tuple[object, ...]:
-    return (
-        row.transaction, row.step, row.operation, int(row.state), row.fingerprint, row.request, row.result, row.code,
-        row.message, row.attempts, row.prepared_ms, row.finished_ms, row_crc(row))
+    transaction, step, operation, state, *others = astuple(row)
+    return (transaction, step, operation, int(state), *others, row_crc(row))
 
 
 def _transition(row: Row) -> tuple[object, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import msgspec
 from ray.exceptions import RayError
 
+from orchestrator import garbage
 from orchestrator.app import load_app
 from orchestrator.appender import Appender
 from orchestrator.config import unpack_settings
@@ -49,7 +49,6 @@ from orchestrator.transport import RemoteLog, service_actor, way_to
 from orchestrator.watchdog import Watchdog
 
 AGAIN_S = 0.05
-GC_THRESHOLDS = (100_000, 50, 100)
 
 _CLIENT_BATCH = msgspec.msgpack.Decoder(ClientBatch)
 _REPLIES = msgspec.msgpack.Decoder(ReplyBatch)
@@ -205,9 +204,7 @@ class Shard:
         self._serving.set()
         self._apply(self._core.adopt(dict(zip(partitions, taken.epochs, strict=True)), taken.open, self._now_ms()))
         self._spawn(export(self._name, self._figures, self._settings.metrics_ms))
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*GC_THRESHOLDS)
+        garbage.expect_little()
 
     def _caller(self, service: str) -> Caller[Command, Reply]:
         return Caller(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import sqlite3
 import time
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 
+from orchestrator import garbage
 from orchestrator.ballast import is_full
 from orchestrator.config import unpack_settings
 from orchestrator.deployment import DataDirectory
@@ -196,8 +196,7 @@ class TransactionLog:
             log_event("refused", level="ERROR", code=error.code, message=error.message)
         else:
             self._state, self._detail = "serving", ""
-            gc.collect()
-            gc.freeze()
+            garbage.expect_little()
             log_event("serving", status="serving", epoch=self._store.epoch, restarts=self._store.restarts,
                       records=self._store.last_record, open=self._store.open_count)
             self._purging = _spawned(self._purge())

@@ -134,7 +134,7 @@ async def test_a_log_that_cannot_begin_to_serve_ends(
         raise MemoryError
 
     monkeypatch.setattr(actor_module.os, "_exit", ended.set_result)
-    monkeypatch.setattr(actor_module.gc, "freeze", broken)
+    monkeypatch.setattr(actor_module.garbage, "expect_little", broken)
     assert await asyncio.wait_for(ended, 5) == 1
     with contextlib.suppress(MemoryError):
         await log._recovering
