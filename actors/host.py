@@ -37,10 +37,12 @@ from orchestrator.protocol.records import encode
 from orchestrator.watchdog import Watchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from actors.ledger import Key
+    from actors.operation import Operation
     from actors.service import Service
+    from actors.spans import ServiceSpans
     from orchestrator.app import ParticipantSpec
 
 BATCH_MAX = 1_024  # messages in one local transaction
@@ -106,6 +108,7 @@ class ServiceHost:
         self._runner: BatchRunner
         self._asking: Asking
         self._faults: FaultyService | None = None
+        self._spans: ServiceSpans | None = None  # where the setting `tracing` asks for them
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
         self._meter = ServiceMeter(spec.name)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -131,6 +134,8 @@ class ServiceHost:
         commands = batch.commands if self._faults is None else self._faults.arriving(batch.commands)
         self._responder.open(peer)  # what is short is done before `_gather` returns
         if commands:
+            if self._spans is not None:
+                self._spans.arrived(commands)
             self._gather([Work(command, peer) for command in commands])
         return _encode_replies(await self._responder.collect(peer))
 
@@ -185,6 +190,8 @@ class ServiceHost:
         if faults is not None and faults != FaultSettings(seed=faults.seed):
             self._faults = FaultyService(service.bound, faults, self._store.database.epoch)
             operations = self._faults.bound
+        if self._settings.tracing is not None:
+            operations = self._traced(self._settings.tracing, operations)
         self._runner = await self._writer.result(partial(BatchRunner, self._spec.name, operations, self._store))
         self._asking = Asking(self._spec.name, operations, self._gather, self._deliver, self._failed)
         held = await self._writer.result(self._store.prepared_keys)
@@ -200,6 +207,12 @@ class ServiceHost:
         self._spawn(self._keep_registered())
         self._spawn(self._ask_in_doubt())
         self._spawn(export(f"service-{self._spec.name}", self._figures, self._settings.metrics_ms))
+
+    def _traced(self, path: str, operations: Mapping[str, Operation]) -> Mapping[str, Operation]:
+        from actors.spans import open_service_spans  # noqa: PLC0415 - nothing of it where nobody traces
+
+        self._spans = open_service_spans(path, self._spec.name, Path(self._spec.data_dir))
+        return operations if self._spans is None else self._spans.within(operations)
 
     async def _open_store(self) -> Store:
         """The database, tried again while the disk is full or failing: nothing is held meanwhile, and nobody is answered."""
@@ -251,6 +264,8 @@ class ServiceHost:
 
     def _deliver(self, outcomes: list[Outcome]) -> None:
         """Hand the replies out, and keep track of what is held; a method of an actor is dear, so there is none for each."""
+        if self._spans is not None:
+            self._spans.delivered(outcomes)
         by_peer: dict[str, list[Reply]] = {}
         now_ms, debug, answers = _monotonic_ms(), debug_enabled(), self._meter.answers
         for work, reply in outcomes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +20,7 @@ from orchestrator.outcome import Handle
 from orchestrator.protocol.admission import check_deadline, check_key
 from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.messages import CancelRequest, LookupRequest, SubmitRequest
+from orchestrator.protocol.traceparent import parse, problem_of
 from orchestrator.saga import Saga
 from orchestrator.transport import shard_actor, way_to
 
@@ -31,6 +33,7 @@ class Client:
     def __init__(self, deployment: Deployment) -> None:
         self.deployment = deployment
         settings = deployment.settings
+        self._current_traceparent = _finds_current() if settings.tracing else None
         to = way_to(deployment.namespace, settings.transport)
         self._conversation = Conversation(
             settings.shards, lambda shard: to(shard_actor(shard), "exchange"),
@@ -48,6 +51,7 @@ class Client:
 
     def submit(
         self, saga: str | Saga, data: BaseModel | dict[str, Any], *, key: str | None = None, deadline_ms: int | None = None,
+        traceparent: str | None = None,
     ) -> Handle:
         """Start a transaction; returns at once, many submits travel together.
 
@@ -57,6 +61,8 @@ class Client:
             key: idempotency key, 1 to 256 bytes; the same key and input is the same transaction, for the retention
                 period. One is made if none is given (read it from `handle.key` to ask again).
             deadline_ms: time up to the decision, 1 ms to 24 h; the saga's own by default.
+            traceparent: W3C Trace Context of the span that the transaction's hangs under; where the deployment traces,
+                OpenTelemetry's current span by default.
 
         Returns:
             A handle: `handle.outcome()`, or `await handle`. It is done at once, with E_OVERLOADED, where the shard has
@@ -70,6 +76,8 @@ class Client:
         key = uuid.uuid4().hex if key is None else _checked_key(key)
         if deadline_ms is not None:
             check_deadline(deadline_ms or -1)
+        untraced = traceparent is None and self._current_traceparent is None
+        trace = "" if untraced else self._place_in_trace(traceparent)
         refusal = self._conversation.refusal(key, definition.name)
         if refusal is not None:  # before the input is encoded: this must cost next to nothing
             handle = Handle(key, 0, self.cancel_handle)
@@ -77,7 +85,8 @@ class Client:
             return handle
         payload = definition.encode_input(data)
         return self._conversation.request(
-            key, lambda number: SubmitRequest(number, key, definition.name, payload, deadline_ms or 0), self.cancel_handle)
+            key, lambda number: SubmitRequest(number, key, definition.name, payload, deadline_ms or 0, trace),
+            self.cancel_handle)
 
     def lookup(self, *, key: str | None = None, transaction: str | None = None) -> Handle:
         """Ask for the outcome of a transaction submitted before, by key or by id.
@@ -108,6 +117,14 @@ class Client:
             return self.cancel(key=handle.key)
         return self.cancel(transaction=handle.transaction)
 
+    def _place_in_trace(self, traceparent: str | None) -> str:
+        if traceparent is None:
+            return self._current_traceparent() if self._current_traceparent is not None else ""
+        problem = problem_of(traceparent)
+        if problem is not None:
+            raise DefiniteError(ErrorCode.INVALID_INPUT, problem)
+        return str(parse(traceparent))
+
     def close(self) -> None:
         """Close; stops the deployment only if this client started it, and then lets what is decided reach everybody first."""
         self._conversation.close()
@@ -135,6 +152,12 @@ def connect(
         IndefiniteError: E_UNREACHABLE.
     """
     return Client(attach_or_start(Path(data), app, settings, address=address))
+
+
+def _finds_current() -> Callable[[], str]:
+    from orchestrator.tracing.current import current_traceparent  # noqa: PLC0415 - nothing of it where nobody traces
+
+    return current_traceparent
 
 
 def _checked_key(key: str) -> str:

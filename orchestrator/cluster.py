@@ -41,6 +41,7 @@ from orchestrator.log.actor import LogSpec, TransactionLog
 from orchestrator.log.store import create_log
 from orchestrator.ownership import this_process
 from orchestrator.shard import Shard, ShardSpec
+from orchestrator.tracing.chosen import check_tracing
 from orchestrator.transport import LOG_ACTOR, service_actor, shard_actor
 
 if TYPE_CHECKING:
@@ -208,6 +209,7 @@ def start_deployment(
         last = directory.clean_up()
         manifest = directory.create_databases(app, create_log, progress)
         settings = settings or make_settings(**directory.settings())
+        check_tracing(settings.tracing)
         record = _new_record(manifest.log, app, app_path, settings, keeper=keeper)
         directory.write_record(record)
         undo.callback(directory.write_record, stopped(record))

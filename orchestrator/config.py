@@ -68,6 +68,7 @@ class Settings(_Strict):
     metrics_ms: Annotated[int, Field(ge=0, le=3_600_000)] = 5_000  # how often figures go to Ray's metrics; 0: never
     store_resource: str | None = None  # Ray resource of the nodes that reach the data directory: log and services run there
     shard_resource: str | None = None  # Ray resource of the nodes that shards run on
+    tracing: str | None = None  # module:callable that gives an actor its OpenTelemetry TracerProvider; see docs/tracing.md
     faults: dict[str, FaultSettings] = {}
 
     def pack(self) -> bytes:

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from ray.exceptions import RayError
@@ -47,6 +47,9 @@ from orchestrator.protocol.standing import Standing, standing_of
 from orchestrator.protocol.strangers import Strangers
 from orchestrator.transport import RemoteLog, service_actor, way_to
 from orchestrator.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from orchestrator.tracing.shard_spans import ShardSpans
 
 AGAIN_S = 0.05
 
@@ -93,6 +96,7 @@ class Shard:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
         self._meter = ShardMeter()
+        self._spans: ShardSpans | None = None  # where the setting `tracing` asks for them
         asyncio.get_running_loop().set_exception_handler(self._bug)
         self._spawn(self._recover())
 
@@ -117,7 +121,8 @@ class Shard:
     def _take_in(self, batch: ClientBatch) -> None:
         now_ms = self._now_ms()
         if batch.submits:
-            self._apply(self._core.submit([(Waiter(batch.client, r.number), r) for r in batch.submits], now_ms))
+            submits = batch.submits if self._spans is None else self._spans.rooted(batch.submits)
+            self._apply(self._core.submit([(Waiter(batch.client, r.number), r) for r in submits], now_ms))
         for cancel in batch.cancels:
             waiter = Waiter(batch.client, cancel.number)
             self._apply(self._core.cancel(waiter, cancel.key, cancel.transaction, now_ms))
@@ -178,6 +183,7 @@ class Shard:
     async def _recover(self) -> None:
         configure_logging(self._name, Path(self._spec.data_dir), self._settings.log_level)
         app = load_app(self._spec.app)
+        self._spans = self._open_spans()
         self._core = Coordinator(
             {(saga.name, saga.version): saga for saga in app.sagas},
             open_max=self._settings.open_transactions_max, quarantine_after=self._settings.quarantine_after)
@@ -200,18 +206,27 @@ class Shard:
             self._log, shard=self._spec.index, incarnation=self._incarnation, epochs=self._core.epochs,
             deliver=self._appended)
         self._watchdog.start()  # from here on request builders run
+        if self._spans is not None:
+            self._spans.adopted(taken.open)
         self._state = "serving"
         self._serving.set()
         self._apply(self._core.adopt(dict(zip(partitions, taken.epochs, strict=True)), taken.open, self._now_ms()))
         self._spawn(export(self._name, self._figures, self._settings.metrics_ms))
         garbage.expect_little()
 
+    def _open_spans(self) -> ShardSpans | None:
+        if self._settings.tracing is None:
+            return None
+        from orchestrator.tracing.shard_spans import open_shard_spans  # noqa: PLC0415 - nothing of it where nobody traces
+
+        return open_shard_spans(self._settings.tracing, self._name, Path(self._spec.data_dir))
+
     def _caller(self, service: str) -> Caller[Command, Reply]:
         return Caller(
             self._way_to(service_actor(service), "exchange"),
             encode=self._encode_commands,
             decode=lambda answer: _REPLIES.decode(answer).replies,
-            deliver=lambda replies: self._apply(self._core.receive(replies, self._now_ms())),
+            deliver=self._received,
             key=lambda command: (command.transaction, command.step),
             settles=_settles,
             patient=_finishes,  # the caller has been told the outcome
@@ -224,6 +239,11 @@ class Shard:
         self._meter.lost(service)
         log_event("service_lost", level="WARNING", service=service, code=error.code, message=error.message)
 
+    def _received(self, replies: list[Reply]) -> None:
+        if self._spans is not None:
+            self._spans.received(replies)
+        self._apply(self._core.receive(replies, self._now_ms()))
+
     def _encode_commands(self, commands: list[Command]) -> bytes:
         return encode(CommandBatch(
             SCHEMA_VERSION, self._name, self._incarnation, commands, self._core.watermark_ms, self._exempt))
@@ -231,6 +251,8 @@ class Shard:
     # ---- what the core asks for -----------------------------------------------------------------------------------
 
     def _apply(self, effects: Effects) -> None:
+        if self._spans is not None:
+            self._spans.applied(effects)
         if effects.records:
             self._appender.add(effects.records)
         for service, commands in effects.commands.items():
@@ -263,6 +285,8 @@ class Shard:
 
     def _appended(self, results: Sequence[tuple[Record, AppendResult]], reply: AppendReply) -> None:
         self._core.watermark_ms, self._exempt = max(self._core.watermark_ms, reply.watermark_ms), reply.exempt
+        if self._spans is not None:
+            self._spans.appended(results)
         self._apply(self._core.appended(results, self._now_ms()))
 
     def _look_up(self, lookups: Sequence[Lookup]) -> None:
@@ -319,6 +343,8 @@ class Shard:
             log_event("superseded", level="WARNING", code=ErrorCode.FENCED, message="a newer taking counts; leaving")
             os._exit(1)
         else:
+            if self._spans is not None:
+                self._spans.dropped(partition)
             self._apply(self._core.drop([partition], self._now_ms()))
 
     # ---- time and tasks -------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from orchestrator.log.reader import LogReader
 from orchestrator.logs import redact
 from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.records import Begun, Decided, Decision, Ended, Parked, Record
+from orchestrator.protocol.traceparent import parse
 from orchestrator.saga import decode_plain
 from orchestrator.waterfall import Waterfall, told_ms
 
@@ -86,6 +87,8 @@ class Timeline(msgspec.Struct, frozen=True):
         code: why it aborted; with message, service, step and attempts.
         parked: steps that wait for an operator.
         notes: what could not be read.
+        trace_id: of the distributed trace it belongs to, 32 hexadecimal digits; "" = none.
+        sampled: whether its spans were wanted.
     """
 
     transaction: str
@@ -110,6 +113,8 @@ class Timeline(msgspec.Struct, frozen=True):
     steps: list[StepView]
     events: list[TimelineEvent]
     notes: list[str]
+    trace_id: str = ""
+    sampled: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json`; every event also has its time as ISO 8601 in UTC."""
@@ -132,6 +137,8 @@ class Timeline(msgspec.Struct, frozen=True):
             (self.transaction, "bold"), "  ", (self.state, style), f"  {self.saga} version {self.version}",
             f"\nkey {self.key}", f"  business key {self.business_key}" if self.business_key else "",
             f"\nbegan {_iso(self.began_ms)}  {self._took(now_ms)}")
+        if self.trace_id:
+            heading.append(f"\ntrace {self.trace_id}{'' if self.sampled else '  (not sampled)'}")
         if self.code:
             where = f" at {self.service}, step {self.step}" if self.service else ""
             heading.append(f"\n{self.decision} {self.code}{where}: {self.message}", style="red")
@@ -188,6 +195,7 @@ def join_timeline(
     events = [event for record in log.history(transaction) for event in _log_events(record)]
     events += [event for service, row in rows for event in _row_events(service, row)]
     begun, decided = stored.begun, stored.decided or Decided(transaction, Decision.ABORT, 0)
+    place = parse(begun.traceparent)
     return Timeline(
         transaction=transaction, key=redact(begun.key), saga=begun.saga, version=begun.version, state=stored.state.name,
         business_key=redact(begun.business_key), began_ms=begun.began_ms, deadline_ms=begun.deadline_ms,
@@ -195,7 +203,8 @@ def join_timeline(
         ended_ms=stored.ended_ms, code=decided.code, message=redact(decided.message), service=decided.service,
         step=decided.step, attempts=decided.attempts, recoveries=stored.recoveries, parked=list(stored.parked),
         input=redact(_plain(begun.input)), steps=_steps(app, begun, rows),
-        events=[event for _, event in sorted(events, key=_when)], notes=list(notes))
+        events=[event for _, event in sorted(events, key=_when)], notes=list(notes),
+        trace_id=place.trace_id if place else "", sampled=bool(place and place.sampled))
 
 
 Ranked = tuple[int, TimelineEvent]

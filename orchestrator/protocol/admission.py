@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel
 
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.protocol import traceparent
 from orchestrator.protocol.identifiers import KEY_BYTES_MAX
 from orchestrator.protocol.messages import SubmitRequest
 from orchestrator.saga import DEADLINE_MS_MAX, Saga
@@ -33,6 +34,8 @@ def check(sagas: Mapping[str, Saga], request: SubmitRequest) -> tuple[Saga, Base
     if saga is None:
         raise DefiniteError(ErrorCode.UNKNOWN_SAGA, f"saga: no {request.saga!r} in the deployed app")
     check_deadline(request.duration_ms)
+    if request.traceparent and traceparent.parse(request.traceparent) is None:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, "traceparent: is none of W3C Trace Context")
     try:
         data = saga.decode_input(request.input)
     except DefiniteError:

@@ -262,7 +262,7 @@ class Coordinator:
         duration_ms = request.duration_ms or saga.deadline_ms
         begun = Begun(
             self._allocate(partition), request.key, fingerprint_of(saga.name, request.input), saga.name, saga.version,
-            request.input, now_ms, now_ms + duration_ms, duration_ms, business_key)
+            request.input, now_ms, now_ms + duration_ms, duration_ms, business_key, request.traceparent)
         txn = Transaction(begun, saga, self._table.epochs[partition])
         txn.deadline_ms = begun.deadline_ms
         self._table.add(txn)

@@ -47,6 +47,7 @@ class Command(Wire, frozen=True):
     epoch: int  # the sender's epoch of the transaction's partition
     operation: str
     request: bytes = b""  # msgpack; empty for commit and rollback: (transaction, step) suffices
+    traceparent: str = ""  # the step's place in a trace; empty where nothing is traced
 
 
 class Reply(Wire, frozen=True):
@@ -96,6 +97,7 @@ class SubmitRequest(Wire, frozen=True):
     saga: str
     input: bytes
     duration_ms: int
+    traceparent: str = ""  # the caller's place in a trace; no part of the fingerprint
 
 
 class CancelRequest(Wire, frozen=True):

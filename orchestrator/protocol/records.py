@@ -41,6 +41,7 @@ class Begun(Wire, frozen=True, tag="begun"):
     deadline_ms: int  # absolute wall clock, Unix ms
     duration_ms: int
     business_key: str = ""
+    traceparent: str = ""  # the submitter's place in a trace: what a recovery goes on with
 
 
 class Decided(Wire, frozen=True, tag="decided"):

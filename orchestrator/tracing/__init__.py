@@ -1,0 +1,1 @@
+"""OpenTelemetry spans of transactions and steps; nothing here is imported where the setting `tracing` is not set."""
