@@ -92,7 +92,7 @@ def _harmless(method: Callable[Concatenate[ShardSpans, P], None]) -> Callable[Co
     """Whatever a span processor raises ends the tracing, never a transaction."""
 
     @wraps(method)
-    def guarded(self: ShardSpans, *args: P.args, **named: P.kwargs) -> None:
+    def guarded(self: ShardSpans, /, *args: P.args, **named: P.kwargs) -> None:
         if self.broken:
             return
         try:
