@@ -146,7 +146,6 @@ class Timeline(msgspec.Struct, frozen=True):
             heading.append(f"\nparked: step {one.step} {one.code}: {redact(one.message)}", style="bold yellow")
         return heading
 
-
     def _took(self, now_ms: int) -> str:
         """How long it took, or has taken so far."""
         if not self.decided_ms:
