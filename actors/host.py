@@ -193,7 +193,7 @@ class ServiceHost:
         if self._settings.tracing is not None:
             operations = self._traced(self._settings.tracing, operations)
         self._runner = await self._writer.result(partial(BatchRunner, self._spec.name, operations, self._store))
-        self._asking = Asking(self._spec.name, operations, self._gather, self._deliver, self._failed)
+        self._asking = Asking(self._spec.name, operations, self._gather, self._not_asked, self._failed)
         held = await self._writer.result(self._store.prepared_keys)
         self._doubts.recovered(held, _monotonic_ms())
         await self._register()
@@ -256,16 +256,21 @@ class ServiceHost:
 
     def _finished(self, outcomes: list[Outcome]) -> None:
         self._meter.finished(len(outcomes), time.monotonic())
+        if self._spans is not None:
+            self._spans.delivered(outcomes)
         self._deliver(outcomes)
         self._running = False
         self._responder.idle()
         if self._pending:
             self._start()
 
-    def _deliver(self, outcomes: list[Outcome]) -> None:
-        """Hand the replies out, and keep track of what is held; a method of an actor is dear, so there is none for each."""
+    def _not_asked(self, outcomes: list[Outcome]) -> None:
         if self._spans is not None:
             self._spans.delivered(outcomes)
+        self._deliver(outcomes)
+
+    def _deliver(self, outcomes: list[Outcome]) -> None:
+        """Hand the replies out, and keep track of what is held; a method of an actor is dear, so there is none for each."""
         by_peer: dict[str, list[Reply]] = {}
         now_ms, debug, answers = _monotonic_ms(), debug_enabled(), self._meter.answers
         for work, reply in outcomes:
