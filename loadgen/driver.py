@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from loadgen.tally import Tally
 from loadgen.workload import PLACE_ORDER, Feed, Told, Work
-from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, OverloadedError
+from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RefusedForNowError
 from orchestrator.outcome import Outcome
 
 __all__ = ["AT_ONCE", "Driver", "Milestone", "Pending", "Port", "Tally", "Times"]
@@ -192,7 +192,7 @@ class Driver:
         try:
             handle = self._port.submit(work.saga, work.input, key=work.key)
             handle.add_done_callback(partial(self._answered, work.number, work.key))
-        except OverloadedError as error:
+        except RefusedForNowError as error:
             self._repeat_later(work.number, error.retry_after_ms / 1000)
         except IndefiniteError:
             self._repeat_later(work.number, 0.0)
@@ -205,7 +205,7 @@ class Driver:
         ended_ns = time.perf_counter_ns()
         try:
             outcome = handle.outcome(timeout_s=0)
-        except OverloadedError as error:
+        except RefusedForNowError as error:
             self._repeat_later(number, error.retry_after_ms / 1000)
             return
         except IndefiniteError:

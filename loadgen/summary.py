@@ -70,9 +70,10 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Whether audit and history are ok, and no order was refused but for overload."""
+        """Whether audit and history are ok, and no order was refused but for overload or a service that was down."""
         orders = self.tally.orders
-        refused = orders.told[Told.REJECTED] - orders.rejected_by_code[ErrorCode.OVERLOADED]
+        for_a_while = sum(orders.rejected_by_code[code] for code in (ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE))
+        refused = orders.told[Told.REJECTED] - for_a_while
         return self.audit.ok and self.check.ok and not refused and not (self.chaos and self.chaos.failures)
 
     def to_json(self) -> dict[str, Any]:

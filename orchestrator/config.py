@@ -9,6 +9,8 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.protocol.breaker import BreakerPolicy
+from orchestrator.protocol.traffic import TrafficPolicy
 from orchestrator.saga import decode_plain, describe
 
 PROTOCOL_VERSION = 1
@@ -62,6 +64,11 @@ class Settings(_Strict):
     in_doubt_after_ms: Annotated[int, Field(ge=100)] = 5_000
     retention_ms: Annotated[int, Field(ge=1_000)] = 7 * 24 * 3_600_000
     quarantine_after: Annotated[int, Field(ge=1)] = 5  # recoveries without a new record
+    repeats_per_s: Annotated[int, Field(ge=1, le=100_000)] = 100  # per shard and service: repeats that are always allowed
+    repeats_percent: Annotated[int, Field(ge=0, le=100)] = 10  # and in addition of the first attempts
+    breaker_failures: Annotated[int, Field(ge=0, le=100_000)] = 10  # transactions; 0: no breaker
+    breaker_silent_ms: Annotated[int, Field(ge=0, le=600_000)] = 4_000
+    breaker_probe_ms: Annotated[int, Field(ge=10, le=60_000)] = 1_000
     stuck_after_ms: Annotated[int, Field(ge=1_000)] = 60_000  # one turn of work that takes longer ends its process
     transport: Transport = Transport.DIRECT
     log_level: LogLevel = LogLevel.INFO
@@ -70,6 +77,11 @@ class Settings(_Strict):
     shard_resource: str | None = None  # Ray resource of the nodes that shards run on
     tracing: str | None = None  # module:callable that gives an actor its OpenTelemetry TracerProvider; see docs/tracing.md
     faults: dict[str, FaultSettings] = {}
+
+    def traffic(self) -> TrafficPolicy:
+        """How much may be sent to a service that is ill."""
+        breaker = BreakerPolicy(self.breaker_failures, self.breaker_silent_ms, self.breaker_probe_ms)
+        return TrafficPolicy(self.repeats_per_s, self.repeats_percent, breaker)
 
     def pack(self) -> bytes:
         """Msgpack for an actor's constructor."""

@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 import uvloop
 
-from orchestrator.errors import ErrorCode, IndefiniteError, OverloadedError
+from orchestrator.errors import ErrorCode, IndefiniteError, OverloadedError, RefusedForNowError
 from orchestrator.exchange import Caller, Port
 from orchestrator.outcome import Handle, from_message
 from orchestrator.protocol.identifiers import partition_of, partition_of_key
@@ -64,6 +64,7 @@ class Conversation:
         self._waiting_max = waiting_max
         self._release = release
         self._full_until_s: dict[tuple[int, str], float] = {}  # by shard and saga: where it is full, and until when
+        self._down_until_s: dict[tuple[int, str], tuple[float, str]] = {}  # likewise where a service is down, and which
         self._name = uuid.uuid4().hex
         self._numbers = itertools.count(1)
         self._handles: dict[int, Handle] = {}
@@ -82,7 +83,7 @@ class Conversation:
         """Requests without an answer."""
         return len(self._handles)
 
-    def refusal(self, key: str, saga: str) -> OverloadedError | None:
+    def refusal(self, key: str, saga: str) -> RefusedForNowError | None:
         """Why a submit of this key must not be sent now; None if it may.
 
         A shard that is full has said when to come back, and asking it before that would only take from it the time that
@@ -95,6 +96,11 @@ class Conversation:
             left_s = self._full_until_s.get((shard, saga), 0.0) - time.monotonic()
             if left_s > 0:
                 return OverloadedError(f"shard {shard} has said that it is full for {saga}", int(left_s * 1000) + 1)
+        if self._down_until_s:
+            until_s, why = self._down_until_s.get((partition_of_key(key) % self._shards, saga), (0.0, ""))
+            left_s = until_s - time.monotonic()
+            if left_s > 0:
+                return RefusedForNowError(ErrorCode.UNAVAILABLE, why, int(left_s * 1000) + 1)
         return None
 
     def request(self, key: str, make: Callable[[int], Request], cancel: Callable[[Handle], Handle]) -> Handle:
@@ -191,6 +197,8 @@ class Conversation:
             saga = self._sagas.pop(message.number, "") if message.status is not OutcomeStatus.RETRY else ""
             if message.code == ErrorCode.OVERLOADED:
                 self._full_until_s[shard, saga] = time.monotonic() + message.retry_after_ms / 1000
+            elif message.code == ErrorCode.UNAVAILABLE:
+                self._down_until_s[shard, saga] = (time.monotonic() + message.retry_after_ms / 1000, message.message)
             if message.status is OutcomeStatus.RETRY:
                 self._loop.call_later(RETRY_S, self._ask_again, message.number)
                 continue

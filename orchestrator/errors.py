@@ -17,6 +17,7 @@ class ErrorCode(StrEnum):
     KEY_CONFLICT = "E_KEY_CONFLICT"
     OVERLOADED = "E_OVERLOADED"
     DRAINING = "E_DRAINING"
+    UNAVAILABLE = "E_UNAVAILABLE"
     TIMEOUT = "E_TIMEOUT"
     CANCELLED = "E_CANCELLED"
     SERVICE_UNAVAILABLE = "E_SERVICE_UNAVAILABLE"
@@ -120,6 +121,9 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
     ErrorCode.DRAINING: CatalogueEntry(
         "the deployment is about to be stopped (`raytx down --drain`) and begins nothing new; this submit began nothing",
         True, "shard", "wait `retry_after_ms`, then submit again with the same key, perhaps to its successor"),
+    ErrorCode.UNAVAILABLE: CatalogueEntry(
+        "a service that the saga prepares at is known to be down (its circuit breaker is open); this submit began nothing",
+        True, "shard, client", "wait `retry_after_ms`, then submit again with the same key; `raytx status` says what is wrong"),
     ErrorCode.TIMEOUT: CatalogueEntry(
         "the deadline passed before the transaction was decided; it was aborted", True, "shard",
         "submit with a new key and perhaps a longer deadline_ms"),

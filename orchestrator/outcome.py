@@ -89,7 +89,7 @@ class Handle:
         """Wait for the outcome; not from within an event loop (there: `await handle`).
 
         Raises:
-            DefiniteError: refused before anything was begun (E_KEY_CONFLICT, E_OVERLOADED, E_INVALID_INPUT, E_UNKNOWN...);
+            DefiniteError: refused before anything was begun (E_KEY_CONFLICT, E_OVERLOADED, E_UNAVAILABLE, E_INVALID_INPUT...);
                 a `RefusedForNowError` says after how long to try again.
             IndefiniteError: E_PENDING after `timeout_s` seconds (the transaction goes on; wait or ask again), or the
                 client was closed.

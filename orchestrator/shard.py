@@ -164,6 +164,7 @@ class Shard:
             "epoch": max(self._core.epochs.values(), default=0) if serving else 0, "state": self._state,
             "restarts": self._restarts, "detail": {"open": self._core.open_count if serving else 0},
             "figures": self._figures(),
+            "breakers": {name: report._asdict() for name, report in self._core.breakers.items()} if serving else {},
         })
 
     def _figures(self) -> dict[str, Any]:
@@ -186,7 +187,8 @@ class Shard:
         self._spans = self._open_spans()
         self._core = Coordinator(
             {(saga.name, saga.version): saga for saga in app.sagas},
-            open_max=self._settings.open_transactions_max, quarantine_after=self._settings.quarantine_after)
+            open_max=self._settings.open_transactions_max, quarantine_after=self._settings.quarantine_after,
+            traffic=self._settings.traffic())
         for service in app.services:
             self._services[service.name] = self._caller(service.name)
         partitions = list(range(self._spec.index, PARTITIONS, self._spec.shards))

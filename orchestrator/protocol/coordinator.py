@@ -29,7 +29,7 @@ from orchestrator.protocol.records import (
 from orchestrator.protocol.recovery import Recovery
 from orchestrator.protocol.table import OpenTable
 from orchestrator.protocol.timers import Timers
-from orchestrator.protocol.traffic import Traffic
+from orchestrator.protocol.traffic import TRAFFIC, BreakerReport, Traffic, TrafficPolicy
 from orchestrator.protocol.transaction import Transaction
 from orchestrator.saga import Saga
 
@@ -41,20 +41,25 @@ class Coordinator:
         sagas: definitions by (name, version).
         open_max: admission limit, transactions.
         quarantine_after: recoveries in a row without progress after which a transaction is suspect (see `recovery`).
+        traffic: how much may be sent to a service that is ill.
     """
 
-    def __init__(self, sagas: Mapping[tuple[str, int], Saga], *, open_max: int, quarantine_after: int = 5) -> None:
+    def __init__(
+        self, sagas: Mapping[tuple[str, int], Saga], *, open_max: int, quarantine_after: int = 5,
+        traffic: TrafficPolicy = TRAFFIC,
+    ) -> None:
         self.watermark_ms = 0  # the log's; set by the shell
         self.drain_until_ms = 0  # before then nothing new is begun; set by the shell
         self._newest = admission.newest(sagas.values())
         self._services = {saga.name: tuple({step.service: None for step in saga.steps}) for saga in self._newest.values()}
+        self._prepared_by = {saga.name: tuple({step.service: None for step in saga.prepares}) for saga in self._newest.values()}
         self._open_max = open_max
         self._counter = 0
         self._last_ms = 0
         self._cancelling: dict[str, Joiner] = {}  # by id of a CancelledKey on its way to the log
         self._timers = Timers()
         self._table = OpenTable()
-        self._drive = Drive(self._timers, self._table.forget)
+        self._drive = Drive(self._timers, self._table.forget, traffic)
         self._recovery = Recovery(self._table, self._drive, sagas, quarantine_after)
 
     @property
@@ -74,9 +79,18 @@ class Coordinator:
 
     @property
     def full_ms(self) -> dict[str, int]:
-        """The sagas for which there is no room, each with the time after which to come back, ms."""
-        full = len(self._table) >= self._open_max
-        return {saga: admission.retry_after_ms(len(self._table)) for saga in self._services if full or self._crowded(saga)}
+        """The sagas for which there is no room, each with the time after which to come back, ms.
+
+        One that needs a service which is down is not among them: that is told with a code of its own.
+        """
+        full, broken = len(self._table) >= self._open_max, self._drive.traffic.broken
+        return {saga: admission.retry_after_ms(len(self._table)) for saga in self._services
+                if full or (self._crowded(saga) and not (broken and self._drive.traffic.is_down(self._prepared_by[saga])))}
+
+    @property
+    def breakers(self) -> dict[str, BreakerReport]:
+        """How the circuit breaker of every service is that was sent something."""
+        return self._drive.traffic.breakers()
 
     @property
     def epochs(self) -> Mapping[int, int]:
@@ -240,6 +254,10 @@ class Coordinator:
             return answers.retry(waiter)
         if self._drive.now_ms < self.drain_until_ms:
             return answers.draining(waiter)
+        traffic = self._drive.traffic
+        if traffic.broken and (down := traffic.down(self._prepared_by.get(request.saga, ()), self._drive.now_ms)):
+            return answers.rejection(
+                waiter, ErrorCode.UNAVAILABLE, f"{down} does not answer", traffic.retry_after_ms, down)
         full, service = len(self._table) >= self._open_max, self._crowded(request.saga)
         if full or service:
             why = f"too many transactions wait for {service}" if service else "the shard admits no more open transactions"

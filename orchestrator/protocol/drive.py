@@ -11,7 +11,7 @@ from orchestrator.protocol.effects import Effects, Notice
 from orchestrator.protocol.messages import Command, Kind, OutcomeMessage, OutcomeStatus, Reply, Status, StepResult
 from orchestrator.protocol.records import Decided, Decision, Ended, Parked, State
 from orchestrator.protocol.timers import Timers
-from orchestrator.protocol.traffic import Traffic
+from orchestrator.protocol.traffic import Traffic, TrafficPolicy
 from orchestrator.protocol.transaction import NEVER_MS, UNREAD, Event, Phase, StepProgress, Transaction, durable_event
 from orchestrator.saga import Context, RollbackOrder, Step, decode_plain, encode_plain
 
@@ -24,12 +24,13 @@ class Drive:
     Args:
         timers: where due times are kept.
         ended: told when a transaction can be forgotten.
+        policy: how much may be sent to a service that is ill.
     """
 
-    def __init__(self, timers: Timers, ended: Callable[[Transaction], None]) -> None:
+    def __init__(self, timers: Timers, ended: Callable[[Transaction], None], policy: TrafficPolicy) -> None:
         self.effects = Effects()
         self.now_ms = 0
-        self.traffic = Traffic()
+        self.traffic = Traffic(policy, self._tell_operator)
         self.counts = Counts()
         self._timers = timers
         self._ended = ended
@@ -165,6 +166,8 @@ class Drive:
         self.effects.records.append(decided)
 
     def _send_prepare(self, txn: Transaction, progress: StepProgress) -> None:
+        if self.traffic.broken and self._held(txn, progress):
+            return  # it stays unsent: if the transaction aborts meanwhile, there is nothing to undo
         try:
             progress.request = build_request(txn, progress.step)
         except Exception as error:  # noqa: BLE001 - user code
@@ -195,6 +198,8 @@ class Drive:
 
     def _send_finish(self, txn: Transaction, progress: StepProgress, kind: Kind) -> None:
         progress.phase, progress.attempt = Phase.FINISHING, 0
+        if self.traffic.broken and self._held(txn, progress):
+            return
         self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
 
     def _rollback_in_order(self, txn: Transaction, progress: StepProgress) -> None:
@@ -246,7 +251,14 @@ class Drive:
             progress.phase = Phase.REFUSED
             self.decide_abort(txn, reply.code or ErrorCode.VIOLATION, reply.message, progress)
         elif reply.attempt == progress.attempt:
+            self._note_transient(txn, progress, reply)
             self._retry_prepare(txn, progress, reply)
+
+    def _note_transient(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
+        if reply.status is Status.ERROR:
+            self.traffic.failed(txn.id, progress, reply.code, self.now_ms)
+        else:
+            self.traffic.asked_again(progress, self.now_ms)
 
     def _retry_prepare(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
         policy = progress.step.prepare_retry
@@ -265,7 +277,7 @@ class Drive:
         self.decide_abort(txn, ErrorCode.SERVICE_UNAVAILABLE, why + said, progress)
 
     def _deadline(self, txn: Transaction) -> None:
-        pending = [p for p in txn.steps.values() if p.phase is Phase.SENT]
+        pending = [p for p in txn.steps.values() if p.due_ms < NEVER_MS]  # sent, or held
         failing = next((p for p in pending if p.failing), None)
         if failing is not None:
             self._unavailable(txn, failing)
@@ -276,7 +288,9 @@ class Drive:
             txn, ErrorCode.TIMEOUT, f"not decided within {txn.begun.duration_ms} ms{waits}", first)
 
     def _again(self, txn: Transaction, progress: StepProgress) -> None:
-        """Repeat what was not answered in time, or was answered transiently."""
+        """Repeat what was not answered in time, or was answered transiently; send what was held."""
+        if progress.attempt:
+            self.traffic.unanswered(txn.id, progress, self.now_ms)
         if progress.phase is Phase.SENT:
             if progress.step.prepare_retry.exhausted(progress.attempt):
                 self._unavailable(txn, progress)
@@ -290,16 +304,29 @@ class Drive:
                            progress.message or f"no answer after {progress.attempt} attempts")
             if not self._postponed(txn, progress):
                 self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
-        else:  # a perform whose request could not be built
+        else:  # a prepare that was held, or a perform whose request could not be built
             progress.due_ms = NEVER_MS
-            self._perform(txn, progress)
+            (self._perform if progress.step.after_commit else self._send_prepare)(txn, progress)
 
     def _postponed(self, txn: Transaction, progress: StepProgress) -> bool:
         """Whether the service has had as many repeats as it may: this one is looked at again later, each at another time."""
-        if self.traffic.may_repeat(progress, self.now_ms):
+        if self.traffic.broken and self._held(txn, progress):
+            return True
+        if not progress.attempt or self.traffic.may_repeat(progress, self.now_ms):
             return False
         policy = progress.step.prepare_retry if progress.phase is Phase.SENT else progress.step.finish_retry
         progress.due_ms = self.now_ms + policy.postponed_ms(self.now_ms, f"{txn.id}/{progress.step.name}")
+        self.arm(txn, progress.due_ms)
+        return True
+
+    def _held(self, txn: Transaction, progress: StepProgress) -> bool:
+        """Whether the breaker of the step's service keeps this message back: it is looked at again soon."""
+        wait_ms = self.traffic.held_ms(txn.id, progress, self.now_ms)
+        if not wait_ms:
+            return False
+        if txn.state is State.PREPARING and not progress.failing:
+            progress.failing, progress.message = ErrorCode.UNAVAILABLE, "its circuit breaker is open"
+        progress.due_ms = self.now_ms + wait_ms
         self.arm(txn, progress.due_ms)
         return True
 
@@ -312,8 +339,10 @@ class Drive:
             self._acknowledged(txn, progress, reply)
         elif reply.status is Status.VIOLATION:
             progress.due_ms = NEVER_MS  # a violation is not retried
+            self.traffic.asked_again(progress, self.now_ms)
             self._park(txn, progress, reply.code or ErrorCode.VIOLATION, reply.message)
         elif reply.attempt == progress.attempt:
+            self._note_transient(txn, progress, reply)
             self._retry_finish(txn, progress, reply)
 
     def _acknowledged(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
@@ -370,6 +399,9 @@ class Drive:
 
     def _notice(self, txn: Transaction, event: str, level: str, **fields: Any) -> None:
         self.effects.notices.append(Notice(event, level, txn.id, **fields))
+
+    def _tell_operator(self, notice: Notice) -> None:
+        self.effects.notices.append(notice)  # of the call under way
 
     def _step_notice(self, txn: Transaction, event: str, level: str, progress: StepProgress, reply: Reply | None) -> None:
         code, message = (reply.code, reply.message) if reply else ("", "")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 BUDGET_TOKENS_MAX = 1_000
 BUDGET_PER_S = 100
-BUDGET_PER_FIRST_MILLI = 100
+BUDGET_PERCENT = 10  # of the first attempts
 BUDGET_PER_ANSWER_MILLI = 2_000
 
 
@@ -44,7 +44,7 @@ class RetryPolicy:
 
     def postponed_ms(self, now_ms: int, salt: str) -> int:
         """Delay of an attempt for which there is no budget: half to one and a half of the time given to one."""
-        return self.attempt_timeout_ms // 2 + 1 + _drawn(f"{salt}/{now_ms}") % self.attempt_timeout_ms
+        return spread_ms(self.attempt_timeout_ms, now_ms, salt)
 
     def exhausted(self, attempt: int) -> bool:
         """Whether no attempt may follow this one without giving up or parking."""
@@ -58,18 +58,23 @@ class RetryBudget:
     lasts, and be the slower for it. A fraction of a token comes with every first attempt, some with time, and two with
     every repeat that is answered: so what was lost is made up for quickly once the service is back.
 
+    Args:
+        per_s: tokens that come with time, a second: the floor.
+        percent: tokens that come with a hundred first attempts.
+
     Source: Google SRE Book, "Handling Overload" (per-client retry budget); AWS SDK "standard" retry mode (token bucket).
     """
 
-    __slots__ = ("_millitokens", "_refilled_ms")
+    __slots__ = ("_millitokens", "_per_first", "_per_s", "_refilled_ms")
 
-    def __init__(self) -> None:
+    def __init__(self, per_s: int = BUDGET_PER_S, percent: int = BUDGET_PERCENT) -> None:
+        self._per_s, self._per_first = per_s, percent * 10
         self._millitokens = BUDGET_TOKENS_MAX * 1_000
         self._refilled_ms = 0
 
     def first(self) -> None:
         """A first attempt has left."""
-        self._add(BUDGET_PER_FIRST_MILLI)
+        self._add(self._per_first)
 
     def answered(self) -> None:
         """A repeat was answered for good: repeating is what helps."""
@@ -77,7 +82,7 @@ class RetryBudget:
 
     def take(self, now_ms: int) -> bool:
         """Whether a repeat may leave; it has taken its token then."""
-        self._add(max(0, now_ms - self._refilled_ms) * BUDGET_PER_S)
+        self._add(max(0, now_ms - self._refilled_ms) * self._per_s)
         self._refilled_ms = max(now_ms, self._refilled_ms)
         if self._millitokens < 1_000:  # noqa: PLR2004 - one token
             return False
@@ -90,6 +95,11 @@ class RetryBudget:
 
 PREPARE_RETRY = RetryPolicy()
 FINISH_RETRY = RetryPolicy(backoff_ms_max=5_000, attempts_max=20)
+
+
+def spread_ms(around_ms: int, now_ms: int, salt: str) -> int:
+    """Half to one and a half of a time, another one for every salt and time."""
+    return around_ms // 2 + 1 + _drawn(f"{salt}/{now_ms}") % around_ms
 
 
 def _drawn(salt: str) -> int:

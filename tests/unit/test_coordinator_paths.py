@@ -22,7 +22,7 @@ from orchestrator.protocol.records import (
 from orchestrator.protocol.retry import RetryBudget, RetryPolicy
 from orchestrator.protocol.table import OpenTable
 from orchestrator.protocol.timers import BUCKET_MS, Timers
-from orchestrator.protocol.traffic import SLOW_MS_MAX, Traffic
+from orchestrator.protocol.traffic import SLOW_MS_MAX, TRAFFIC, Traffic
 from orchestrator.protocol.transaction import TRANSITIONS, Event, StepProgress, Transaction
 from orchestrator.saga import Saga, encode_plain
 from unit.core_alone import NOW_MS, WAITER, Alone, Input, codes, commands, opened, outcomes, saga, sent, step, told
@@ -242,7 +242,7 @@ def test_forgetting_leaves_a_key_that_is_anothers() -> None:
 
 
 def test_traffic_counts_each_step_once_and_learns_from_first_attempts() -> None:
-    traffic, progress = Traffic(), StepProgress(step("a"))
+    traffic, progress = Traffic(TRAFFIC, [].append), StepProgress(step("a"))
     policy = progress.step.prepare_retry
     progress.attempt = 1
     traffic.sent(progress, 1_000)
@@ -266,7 +266,7 @@ def test_traffic_counts_each_step_once_and_learns_from_first_attempts() -> None:
 
 def test_an_answer_to_the_repeat_under_way_earns_repeats_and_older_ones_do_not() -> None:
     def left(attempt: int) -> int:
-        traffic, progress = Traffic(), StepProgress(step("a"))
+        traffic, progress = Traffic(TRAFFIC, [].append), StepProgress(step("a"))
         while traffic.may_repeat(progress, 0):
             pass
         progress.attempt = 3

@@ -5,95 +5,23 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from pydantic import BaseModel
 
+from orchestrator.protocol.breaker import BreakerPolicy
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Waiter
 from orchestrator.protocol.messages import Command, Kind, OutcomeStatus, Reply, Status, SubmitRequest
 from orchestrator.protocol.records import AppendResult, AppendStatus, Decided
 from orchestrator.protocol.retry import BUDGET_PER_S, BUDGET_TOKENS_MAX, RetryBudget, RetryPolicy
-from orchestrator.saga import Saga, Step, encode_plain
+from orchestrator.protocol.traffic import TrafficPolicy
+from orchestrator.saga import encode_plain
+from unit.ill_services import PER_TURN, SAGAS, TURN_MS, Deployment
 
-TURN_MS = 20
-PER_TURN = 4  # submits: 200 a second
-
-
-class Input(BaseModel):
-    pass
-
-
-def steps(*services: str) -> list[Step]:
-    return [Step(name=service, service=service, request=lambda _: {}, compensation="undo") for service in services]
-
-
-SAGAS = {("order", 1): Saga(name="order", input=Input, steps=steps("stock", "pay")),
-         ("count", 1): Saga(name="count", input=Input, steps=steps("stock"))}
-
-
-class Deployment:
-    """A core under load; a turn is 20 ms. What `ill` services answer is said by `answer_ill`."""
-
-    def __init__(self, open_max: int = 1_000_000) -> None:
-        self.core = Coordinator(SAGAS, open_max=open_max)
-        self.core.adopt(dict.fromkeys(range(256), 1), [], 0)
-        self.now_ms = 0
-        self.number = 0
-        self.ill: set[str] = set()
-        self.answer_ill: Status | None = None
-        self.sent: list[Counter[str]] = []  # by second, messages by service
-        self.told: list[Counter[tuple[str, OutcomeStatus]]] = []  # by second
-        self.codes: Counter[str] = Counter()
-        self.saga_of: dict[int, str] = {}
-        self.pending = Effects()
-
-    def submit(self, saga: str, times: int = 1) -> None:
-        requests = []
-        for _ in range(times):
-            self.number += 1
-            self.saga_of[self.number] = saga
-            request = SubmitRequest(self.number, f"k{self.number}", saga, encode_plain({}), 0)
-            requests.append((Waiter("client", self.number), request))
-        self.pending.include(self.core.submit(requests, self.now_ms))
-
-    def turn(self) -> None:
-        while len(self.sent) <= self.now_ms // 1_000:
-            self.sent.append(Counter())
-            self.told.append(Counter())
-        effects, self.pending = self.pending, Effects()
-        self.now_ms += TURN_MS
-        for service, commands in effects.commands.items():
-            self.sent[-1][service] += len(commands)
-            self.pending.include(self.core.receive(self.answers(service, commands), self.now_ms))
-        for lookup in effects.lookups:
-            self.pending.include(self.core.loaded(lookup, None, self.now_ms))
-        stored = [(r, AppendResult(AppendStatus.STORED, r if isinstance(r, Decided) else None)) for r in effects.records]
-        self.pending.include(self.core.appended(stored, self.now_ms))
-        for waiter, outcome in effects.outcomes:
-            self.told[-1][self.saga_of[waiter.number], outcome.status] += 1
-            self.codes[outcome.code] += 1
-        self.pending.include(self.core.tick(self.now_ms))
-
-    def answers(self, service: str, commands: list[Command]) -> list[Reply]:
-        if service in self.ill:
-            status = self.answer_ill
-            return [] if status is None else [
-                Reply(c.transaction, c.step, c.kind, c.attempt, status, "E_SERVICE_ERROR") for c in commands]
-        return [Reply(c.transaction, c.step, c.kind, c.attempt, Status.YES if c.kind is Kind.PREPARE else Status.ACK)
-                for c in commands]
-
-    def run(self, seconds: float, *sagas: str) -> None:
-        for _ in range(int(seconds * 1_000 / TURN_MS)):
-            for saga in sagas:
-                self.submit(saga, PER_TURN)
-            self.turn()
-
-    def committed(self, saga: str, second: int) -> int:
-        return self.told[second][saga, OutcomeStatus.COMMITTED]
+NO_BREAKER = TrafficPolicy(breaker=BreakerPolicy(failures=0))  # the budget alone
 
 
 @pytest.mark.parametrize("answer", [None, Status.ERROR, Status.NOT_YET])
 def test_an_ill_service_is_not_stormed_and_goodput_recovers_at_once(answer: Status | None, occurred) -> None:
-    world = Deployment()
+    world = Deployment(policy=NO_BREAKER)
     world.run(2, "order")
     healthy = world.sent[1]["pay"]
     world.ill, world.answer_ill = {"pay"}, answer
@@ -128,6 +56,16 @@ def test_a_budget_lets_isolated_failures_be_repeated_at_once() -> None:
     assert not budget.take(10)  # time that runs backwards gives nothing
 
 
+def test_the_share_and_the_floor_of_a_budget_can_be_set() -> None:
+    budget = RetryBudget(per_s=1, percent=100)
+    while budget.take(1):
+        pass
+    budget.first()
+    assert budget.take(1)
+    assert not budget.take(1_000)
+    assert budget.take(1_001)
+
+
 def test_what_is_postponed_is_spread() -> None:
     policy = RetryPolicy(attempt_timeout_ms=1_000)
     delays = [policy.postponed_ms(5_000, f"t{n}") for n in range(1_000)]
@@ -138,7 +76,7 @@ def test_what_is_postponed_is_spread() -> None:
 
 
 def test_transactions_that_do_not_need_a_stopped_service_go_on(occurred) -> None:
-    world = Deployment(open_max=1_600)
+    world = Deployment(open_max=1_600, policy=NO_BREAKER)
     world.run(2, "order", "count")
     world.ill = {"pay"}
     world.run(20, "order", "count")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from orchestrator.errors import ErrorCode
 from orchestrator.protocol.identifiers import partition_of_key
 from orchestrator.protocol.messages import (
     SCHEMA_VERSION,
@@ -65,8 +66,8 @@ class ClientLife(Life):
     def on_outcomes(self, message: Message) -> None:
         """An `OutcomeBatch`."""
         for outcome in _OUTCOMES.decode(message.body).outcomes:
-            if outcome.status is OutcomeStatus.RETRY:
-                continue
+            if outcome.status is OutcomeStatus.RETRY or outcome.code == ErrorCode.UNAVAILABLE:
+                continue  # it is asked again by and by
             request = self._requests.pop(outcome.number, None)
             if request is not None:
                 key, payload, cancel = request

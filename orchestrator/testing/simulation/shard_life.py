@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from orchestrator.protocol.breaker import BreakerPolicy
 from orchestrator.protocol.coordinator import Coordinator
 from orchestrator.protocol.effects import Effects, Lookup, Waiter
 from orchestrator.protocol.identifiers import began_ms_of, partition_of, partition_of_key
@@ -40,6 +41,7 @@ from orchestrator.protocol.records import (
 )
 from orchestrator.protocol.standing import Standing, standing_of
 from orchestrator.protocol.strangers import Strangers
+from orchestrator.protocol.traffic import TrafficPolicy
 from orchestrator.testing.simulation.life import AGAIN_MS, AGAIN_MS_MAX, Life, Message
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ _INQUIRIES = msgspec.msgpack.Decoder(list[Inquiry])
 _TAKEN = msgspec.msgpack.Decoder(TakeReply)
 _APPENDED = msgspec.msgpack.Decoder(AppendReply)
 _ENCODER = msgspec.msgpack.Encoder()
+BREAKER_SILENT_MS = 500  # a schedule has few transactions, and seconds only
 LAZY_MS = 50  # an Ended record waits so long for company
 
 
@@ -97,7 +100,9 @@ class ShardLife(Life):
 
     def boot(self) -> None:
         """Take the partitions."""
-        self.core = Coordinator(self.world.sagas, open_max=1_000, quarantine_after=1_000)
+        self.core = Coordinator(
+            self.world.sagas, open_max=1_000, quarantine_after=1_000,
+            traffic=TrafficPolicy(breaker=BreakerPolicy(self.world.options.breaker_failures, BREAKER_SILENT_MS)))
         self._table = self.core._table  # noqa: SLF001 - what the witness looks at, and nobody changes
         self.partitions = [p for p in self.world.partitions if p % self.world.shards == self.index]
         request = encode(TakeRequest(RECORD_SCHEMA, self.index, self.name, self.partitions, 1, self._run))
