@@ -20,6 +20,7 @@ from orchestrator.logs import redact
 from orchestrator.terminal.answer import EXIT_BAD, EXIT_UNREACHABLE, EXIT_WRONG_USE, answer, report_errors
 from orchestrator.terminal.down import down
 from orchestrator.terminal.listing import list_transactions
+from orchestrator.terminal.metrics import metrics
 from orchestrator.terminal.options import (
     DATA_DEFAULT,
     AppPath,
@@ -58,6 +59,7 @@ def build_cli(default_app: str) -> typer.Typer:
     for command in (up, down, status, submit, show, audit, cancel):
         cli.command()(command)
     cli.command("list")(list_transactions)
+    cli.command()(metrics)
     cli.command("test")(prove)
     return cli
 

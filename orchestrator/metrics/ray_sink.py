@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from ray.util.metrics import Counter, Gauge
 
-from orchestrator.metrics.registry import ACTOR, BUCKET_LABEL, METRICS, PREFIX, Type
+from orchestrator.metrics.registry import ACTOR, PREFIX, described
 
 if TYPE_CHECKING:
     from orchestrator.metrics.export import Labels
@@ -36,12 +36,5 @@ class RaySink:
 
 def _described(name: str) -> tuple[str, tuple[str, ...]]:
     """What a metric is about, and its labels."""
-    base = name.removeprefix(PREFIX)
-    metric = METRICS.get(base)
-    if metric is None:
-        base, _, part = base.rpartition("_")
-        metric = METRICS[base]
-        assert metric.type is Type.HISTOGRAM, name
-        labels = (*metric.labels, BUCKET_LABEL) if part == "bucket" else metric.labels
-        return f"{metric.about} ({part})", (*labels, ACTOR)
-    return metric.about, (*metric.labels, ACTOR)
+    about, labels = described(name.removeprefix(PREFIX))
+    return about, (*labels, ACTOR)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 PREFIX = "raytx_"
 RAY_PREFIX = "ray_"  # Ray puts it before the name of every metric
 ACTOR = "actor"  # the label of every series: who counted
-BUCKET_LABEL = "le"
+BUCKET, BUCKET_LABEL = "bucket", "le"
+HISTOGRAM_PARTS = (BUCKET, "sum", "count")
 
 
 class Type(StrEnum):
@@ -80,14 +81,18 @@ _EVERY = (
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_SHARD, *_LOG, *_SERVICE, *_STORED, *_EVERY)}
 
 
-def exported(metric: Metric) -> tuple[str, ...]:
-    """The names under which Prometheus gets a metric from Ray.
+def described(name: str) -> tuple[str, tuple[str, ...]]:
+    """What is exported under a name (without prefixes and `_total`): what it is about, and its labels but for the actor.
 
-    A histogram is exported as counters of its buckets, which Ray names like any counter: `..._bucket_total`.
+    Raises:
+        KeyError: there is no such metric.
     """
-    base = f"{RAY_PREFIX}{PREFIX}{metric.name}"
-    if metric.type is Type.GAUGE:
-        return (base,)
-    if metric.type is Type.COUNTER:
-        return (f"{base}_total",)
-    return (f"{base}_bucket_total", f"{base}_sum_total", f"{base}_count_total")
+    metric = METRICS.get(name)
+    if metric is not None and metric.type is not Type.HISTOGRAM:
+        return metric.about, metric.labels
+    base, _, part = name.rpartition("_")
+    metric = METRICS[base]
+    if metric.type is not Type.HISTOGRAM or part not in HISTOGRAM_PARTS:
+        raise KeyError(name)
+    labels = (*metric.labels, BUCKET_LABEL) if part == BUCKET else metric.labels
+    return f"{metric.about} ({part})", labels
