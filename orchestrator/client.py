@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +19,9 @@ from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.rest import wait_for_rest
 from orchestrator.outcome import Handle
 from orchestrator.protocol.admission import check_deadline, check_key
+from orchestrator.protocol.desk import check_act
 from orchestrator.protocol.identifiers import is_id
-from orchestrator.protocol.messages import CancelRequest, LookupRequest, SubmitRequest
+from orchestrator.protocol.messages import ActKind, ActRequest, CancelRequest, LookupRequest, SubmitRequest
 from orchestrator.protocol.traceparent import parse, problem_of
 from orchestrator.saga import Saga
 from orchestrator.transport import shard_actor, way_to
@@ -110,6 +112,29 @@ class Client:
         key, transaction = _checked_identity(key, transaction)
         return self._conversation.request(
             key, lambda number: CancelRequest(number, key, transaction), self.cancel_handle)
+
+    def act(self, kind: ActKind, transaction: str, *, who: str, reason: str, step: str = "") -> Handle:
+        """Act on one transaction as an operator, on the record; `orchestrator.operate.acts.Operator` is the way to do so.
+
+        Args:
+            kind: RETRY, CANCEL or RESOLVE.
+            transaction: its id.
+            who: acts, 1 to 256 characters.
+            reason: why, at most 1,000 characters.
+            step: which one is resolved.
+
+        Returns:
+            A handle: an outcome OPEN says that it is done; another one, that the transaction has ended that way.
+
+        Raises:
+            DefiniteError: E_INVALID_INPUT here; E_UNKNOWN, E_NOT_RESOLVABLE from the handle: nothing was done.
+        """
+        _checked_identity(None, transaction)
+        if (problem := check_act(who, reason)) is not None:
+            raise DefiniteError(ErrorCode.INVALID_INPUT, problem)
+        at_ms = time.time_ns() // 1_000_000
+        return self._conversation.request(
+            "", lambda number: ActRequest(number, kind, transaction, who, reason, at_ms, step), self.cancel_handle)
 
     def cancel_handle(self, handle: Handle) -> Handle:
         """Cancel what a handle stands for."""

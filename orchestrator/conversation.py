@@ -20,6 +20,7 @@ from orchestrator.outcome import Handle, from_message
 from orchestrator.protocol.identifiers import partition_of, partition_of_key
 from orchestrator.protocol.messages import (
     SCHEMA_VERSION,
+    ActRequest,
     CancelRequest,
     ClientBatch,
     LookupRequest,
@@ -35,7 +36,7 @@ WAITING_MAX = 100_000
 FULL_RETRY_MS = 100
 GATHER_S_MAX = 0.002  # a call to a shard stays open until some order has its outcome: do not wait for that
 
-Request = SubmitRequest | CancelRequest | LookupRequest
+Request = SubmitRequest | CancelRequest | LookupRequest | ActRequest
 _OUTCOMES = msgspec.msgpack.Decoder(OutcomeBatch)
 
 
@@ -184,7 +185,8 @@ class Conversation:
             SCHEMA_VERSION, self._name,
             [r for r in requests if isinstance(r, SubmitRequest)],
             [r for r in requests if isinstance(r, CancelRequest)],
-            [r for r in requests if isinstance(r, LookupRequest)]))
+            [r for r in requests if isinstance(r, LookupRequest)],
+            [r for r in requests if isinstance(r, ActRequest)]))
 
     def _decode(self, shard: int, answer: bytes) -> list[OutcomeMessage]:
         batch = _OUTCOMES.decode(answer)

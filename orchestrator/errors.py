@@ -42,6 +42,9 @@ class ErrorCode(StrEnum):
     STORE_REFUSED = "E_STORE_REFUSED"
     DISK_FULL = "E_DISK_FULL"
     TRACE_ROW = "E_TRACE_ROW"
+    PAUSED = "E_PAUSED"
+    NOT_RESOLVABLE = "E_NOT_RESOLVABLE"
+    TOO_LATE = "E_TOO_LATE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,4 +193,14 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
     ErrorCode.TRACE_ROW: CatalogueEntry(
         "a row of the trace cannot be parsed; the message names row and column", True, "load generator",
         "mend the row, or pass --skip-bad"),
+    ErrorCode.PAUSED: CatalogueEntry(
+        "an operator has paused the saga, or a service that it needs; nothing was begun (a repeat of an accepted submit is "
+        "answered all the same)", True, "shard",
+        "wait until it is resumed (`raytx status` says by whom it was paused), then submit again with the same key"),
+    ErrorCode.NOT_RESOLVABLE: CatalogueEntry(
+        "only a parked step of a decided transaction can be resolved; the message says what it is instead", True,
+        "shard, transaction log", "undecided: `raytx cancel`; not parked: wait, or `raytx retry`"),
+    ErrorCode.TOO_LATE: CatalogueEntry(
+        "an operator's act came when there was nothing left to act on: the transaction is decided otherwise, or has ended",
+        True, "operator's acts", "nothing; `raytx show` tells how it ended"),
 }

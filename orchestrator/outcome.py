@@ -21,6 +21,7 @@ class OutcomeKind(StrEnum):
 
     COMMITTED = "COMMITTED"
     ABORTED = "ABORTED"
+    OPEN = "OPEN"  # told to an operator only: what was asked for is done, the transaction goes on
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,11 @@ def _wake(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
+_KINDS = {
+    OutcomeStatus.COMMITTED: OutcomeKind.COMMITTED, OutcomeStatus.ABORTED: OutcomeKind.ABORTED,
+    OutcomeStatus.ACTED: OutcomeKind.OPEN}
+
+
 def from_message(message: OutcomeMessage, key: str) -> tuple[Outcome | None, RaytxError | None]:
     """What a shard told, as an outcome or as the error to raise."""
     if message.status is OutcomeStatus.REJECTED:
@@ -162,7 +168,6 @@ def from_message(message: OutcomeMessage, key: str) -> tuple[Outcome | None, Ray
         if message.retry_after_ms:
             return None, RefusedForNowError(message.code, message.message, message.retry_after_ms)
         return None, DefiniteError(message.code, message.message)
-    kind = OutcomeKind.COMMITTED if message.status is OutcomeStatus.COMMITTED else OutcomeKind.ABORTED
-    outcome = Outcome(message.transaction, key, kind, message.code, message.message, message.service, message.step,
-                      message.attempts, tuple(message.results))
+    outcome = Outcome(message.transaction, key, _KINDS[message.status], message.code, message.message, message.service,
+                      message.step, message.attempts, tuple(message.results))
     return outcome, None

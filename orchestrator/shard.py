@@ -90,6 +90,7 @@ class Shard:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_due_ms = 0
         self._checking: set[int] = set()
+        self._learning = False
         self._strangers = Strangers()
         self._serving = asyncio.Event()
         self._loader = Loader(self._log, self._loaded)
@@ -126,6 +127,8 @@ class Shard:
         for cancel in batch.cancels:
             waiter = Waiter(batch.client, cancel.number)
             self._apply(self._core.cancel(waiter, cancel.key, cancel.transaction, now_ms))
+        for act in batch.acts:
+            self._apply(self._core.act(Waiter(batch.client, act.number), act, now_ms))
         for lookup in batch.lookups:
             waiter = Waiter(batch.client, lookup.number)
             self._apply(self._core.lookup(waiter, lookup.key, lookup.transaction, now_ms))
@@ -155,6 +158,13 @@ class Shard:
     async def endpoint(self, host: str) -> bytes:
         """Where a peer on a host can connect, msgpack of `Address`."""
         return await self._endpoint.address(host)
+
+    async def learn(self, payload: bytes = b"") -> bytes:
+        """Look up at the log what is paused and obey it from now on; `Pauses` back."""
+        await self._serving.wait()
+        pauses = await self._log.pauses(payload)
+        self._apply(self._core.pause(pauses, self._now_ms()))
+        return encode(pauses)
 
     async def status(self) -> bytes:
         """Who this is and how it is, msgpack."""
@@ -204,6 +214,7 @@ class Shard:
             log_event("superseded", level="WARNING", code=ErrorCode.FENCED, message="the log is of another run; leaving")
             os._exit(1)
         self._core.watermark_ms, self._exempt, self._restarts = taken.watermark_ms, taken.exempt, taken.restarts
+        self._core.pause(taken.pauses, self._now_ms())
         self._appender = Appender(
             self._log, shard=self._spec.index, incarnation=self._incarnation, epochs=self._core.epochs,
             deliver=self._appended)
@@ -289,6 +300,9 @@ class Shard:
         self._core.watermark_ms, self._exempt = max(self._core.watermark_ms, reply.watermark_ms), reply.exempt
         if self._spans is not None:
             self._spans.appended(results)
+        if reply.pauses > self._core.pauses.version and not self._learning:
+            self._learning = True
+            self._spawn(self._learn())
         self._apply(self._core.appended(results, self._now_ms()))
 
     def _look_up(self, lookups: Sequence[Lookup]) -> None:
@@ -300,6 +314,15 @@ class Shard:
         for lookup, stored in found:
             effects.include(self._core.loaded(lookup, stored, now_ms))
         self._apply(effects)
+
+    async def _learn(self) -> None:
+        while True:
+            try:
+                await self.learn()
+                break
+            except IndefiniteError:
+                await asyncio.sleep(AGAIN_S)
+        self._learning = False
 
     async def _settle_absent(self, inquiries: Sequence[Inquiry]) -> list[Command]:
         try:
@@ -405,7 +428,7 @@ def _settles(reply: Reply, command: Command) -> bool:
 
 
 def _retry_all(batch: ClientBatch) -> list[OutcomeMessage]:
-    numbers = [r.number for r in batch.submits] + [r.number for r in batch.cancels] + [r.number for r in batch.lookups]
+    numbers = [r.number for r in (*batch.submits, *batch.cancels, *batch.lookups, *batch.acts)]
     return [_not_now(number, "the shard is recovering") for number in numbers]
 
 

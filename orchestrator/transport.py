@@ -26,6 +26,7 @@ from orchestrator.protocol.records import (
     AppendReply,
     AppendRequest,
     LoadRequest,
+    Pauses,
     StoredTransaction,
     TakeReply,
     TakeRequest,
@@ -41,6 +42,7 @@ _COMMANDS = msgspec.msgpack.Decoder(list[Command])
 _STORED = msgspec.msgpack.Decoder(list[StoredTransaction])
 _TAKE = msgspec.msgpack.Decoder(TakeReply)
 _APPEND = msgspec.msgpack.Decoder(AppendReply)
+_PAUSES = msgspec.msgpack.Decoder(Pauses)
 
 
 def shard_actor(index: int) -> str:
@@ -161,6 +163,7 @@ class RemoteLog:
         self._take = way_to(LOG_ACTOR, "take")
         self._load = way_to(LOG_ACTOR, "load")
         self._owner = way_to(LOG_ACTOR, "owner")
+        self._pauses = way_to(LOG_ACTOR, "pauses")
 
     async def append(self, request: AppendRequest) -> AppendReply:
         """Append a batch.
@@ -185,6 +188,14 @@ class RemoteLog:
             IndefiniteError: the log did not answer.
         """
         return _STORED.decode(await self._load.call(encode(LoadRequest(keys, transactions))))
+
+    async def pauses(self, payload: bytes = b"") -> Pauses:
+        """What operators have paused.
+
+        Raises:
+            IndefiniteError: the log did not answer.
+        """
+        return _PAUSES.decode(await self._pauses.call(payload))
 
     async def owner(self, partition: int) -> dict[str, Any]:
         """Who owns a partition: {shard, epoch, incarnation}.

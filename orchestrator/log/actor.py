@@ -24,7 +24,8 @@ from orchestrator.metrics.export import export
 from orchestrator.metrics.log_meter import log_figures
 from orchestrator.plane.endpoint import Endpoint
 from orchestrator.protocol.identifiers import is_id
-from orchestrator.protocol.records import RECORD_SCHEMA, AppendRequest, LoadRequest, TakeRequest
+from orchestrator.protocol.messages import ActKind
+from orchestrator.protocol.records import RECORD_SCHEMA, Act, AppendRequest, LoadRequest, TakeRequest
 from orchestrator.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ READERS = 2
 _APPEND = msgspec.msgpack.Decoder(AppendRequest)
 _TAKE = msgspec.msgpack.Decoder(TakeRequest)
 _LOAD = msgspec.msgpack.Decoder(LoadRequest)
+_ACT = msgspec.msgpack.Decoder(Act)
 _QUERY = msgspec.msgpack.Decoder(TransactionQuery)
 
 
@@ -84,7 +86,7 @@ class TransactionLog:
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
         self._endpoint = Endpoint({
             "append": self.append, "take": self.take, "load": self.load, "owner": self.owner,
-            "register_store": self.register_store})
+            "register_store": self.register_store, "pauses": self.pauses})
         self._since_ms = _now_ms()
         self._recovering = _spawned(self._recover())
         self._purging: asyncio.Task[None] | None = None
@@ -140,6 +142,27 @@ class TransactionLog:
         if reason:
             log_event("store_refused", level="ERROR", service=report.name, code=ErrorCode.STORE_REFUSED, message=reason)
         return reason.encode()
+
+    async def pause(self, payload: bytes) -> bytes:
+        """Pause or resume a saga or a service: msgpack of Act to msgpack of whether that changed anything; durable then.
+
+        Raises:
+            DefiniteError: E_INVALID_INPUT; nothing was changed.
+            IndefiniteError: it may or may not be paused; ask for the same again.
+        """
+        act = _ACT.decode(payload)
+        if act.kind not in (ActKind.PAUSE, ActKind.RESUME) or bool(act.saga) is bool(act.service):
+            raise DefiniteError(ErrorCode.INVALID_INPUT, "name either a saga or a service to pause or to resume")
+        changed = await (await self._serving()).call(lambda store: store.pause(act, _now_ms()))
+        if changed:
+            log_event("paused" if act.kind is ActKind.PAUSE else "resumed", level="WARNING", service=act.service, saga=act.saga,
+                      who=act.who, reason=act.reason)
+        return msgspec.msgpack.encode(changed)
+
+    async def pauses(self, _payload: bytes = b"") -> bytes:
+        """What is paused: msgpack of Pauses."""
+        await self._serving()
+        return msgspec.msgpack.encode(self._store.pauses)
 
     async def find(self, payload: bytes) -> bytes:
         """The newest transactions that fit: msgpack of TransactionQuery to msgpack of a list of TransactionSummary.

@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.errors import ErrorCode
+from orchestrator.log.acts import INSERT_ACT, act_row, is_stored
 from orchestrator.log.rows import as_decided, load_stored
 from orchestrator.log.schema import digest_of_key, encode_record
 from orchestrator.protocol.identifiers import epoch_of, partition_of
+from orchestrator.protocol.messages import ActKind
 from orchestrator.protocol.records import (
+    Act,
     AppendRequest,
     AppendResult,
     AppendStatus,
@@ -23,6 +26,7 @@ from orchestrator.protocol.records import (
     Ended,
     Parked,
     Record,
+    Resolved,
     State,
     StoredTransaction,
 )
@@ -35,6 +39,7 @@ STORED = AppendResult(AppendStatus.STORED)
 FENCED = AppendResult(AppendStatus.FENCED)
 UNKNOWN = AppendResult(AppendStatus.UNKNOWN)
 FULL = AppendResult(AppendStatus.FULL)
+REFUSED = AppendResult(AppendStatus.REFUSED)
 
 _INSERT_RECORD = "INSERT INTO records VALUES (?, ?, ?)"
 _INSERT_TRANSACTION = (
@@ -49,6 +54,8 @@ _END = "UPDATE transactions SET state = ?, ended_sequence = ?, ended_ms = ? WHER
 _PARK = "UPDATE transactions SET parked = ? WHERE txn = ?"
 _INSERT_KEY = "INSERT INTO keys VALUES (?, ?)"
 _INSERT_PARKING = "INSERT INTO parkings VALUES (?, ?)"
+_INSERT_RESOLUTION = "INSERT INTO resolutions VALUES (?, ?, ?, ?)"
+_DELETE_RESOLUTION = "DELETE FROM resolutions WHERE txn = ? AND step = ?"
 
 
 class Owner(NamedTuple):
@@ -62,15 +69,21 @@ class Owner(NamedTuple):
 class OpenTransaction:
     """What the log keeps in memory of a transaction that has not ended."""
 
-    __slots__ = ("decided", "last_sequence", "parked", "partition", "recoveries", "taken_sequence")
+    __slots__ = ("decided", "last_sequence", "parked", "partition", "recoveries", "resolved", "taken_sequence")
 
     def __init__(self, partition: int, last_sequence: int) -> None:
         self.partition = partition
         self.last_sequence = last_sequence  # of its newest record
         self.decided: Decided | None = None
         self.parked: dict[str, Parked] = {}
+        self.resolved: dict[str, bool] | None = None  # steps: whether their ledgers are still to agree
         self.recoveries = 0
         self.taken_sequence = 0
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a ledger is still to agree with what an operator asserted."""
+        return self.resolved is not None and any(self.resolved.values())
 
 
 class Batch:
@@ -79,6 +92,7 @@ class Batch:
     Args:
         connection: of the log, within a write transaction.
         open_transactions: by id; changed in place.
+        unsettled: those that have ended while a ledger is still to agree with what an operator asserted; likewise.
         owners: of the partitions.
         bound: key to id, for every key of the batch that the log knows.
         last_record: sequence of the newest record in the log.
@@ -95,21 +109,24 @@ class Batch:
         open_transactions: dict[str, OpenTransaction],
         owners: dict[int, Owner],
         *,
+        unsettled: dict[str, OpenTransaction],
         bound: dict[str, str],
         last_record: int,
         now_ms: int,
     ) -> None:
         self._connection, self._open, self._owners, self._bound = connection, open_transactions, owners, bound
+        self._unsettled = unsettled
         self.last_record = last_record
         self.oldest_begun: str | None = None
         self._now_ms = now_ms
         self._admitting = True
         self._ended: dict[str, Decided] = {}  # in this batch
         self._rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in (
-            _INSERT_RECORD, _INSERT_TRANSACTION, _INSERT_KEY, _COMMIT, _ABORT, _PARK, _END, _INSERT_PARKING)}
+            _INSERT_RECORD, _INSERT_TRANSACTION, _INSERT_KEY, _COMMIT, _ABORT, _PARK, _END, _INSERT_PARKING,
+            _INSERT_RESOLUTION, _DELETE_RESOLUTION)}
         self._handlers: dict[type, Callable[[Any], AppendResult]] = {
             Begun: self._begun, Decided: self._decided, Ended: self._end, Parked: self._park,
-            CancelledKey: self._cancel_key}
+            CancelledKey: self._cancel_key, Resolved: self._resolve, Act: self._act}
 
     def apply(self, request: AppendRequest, *, admitting: bool = True) -> list[AppendResult]:
         """What becomes of each record of one request; without `admitting` nothing new is begun."""
@@ -182,10 +199,15 @@ class Batch:
         self._rows[_END].append((state.value, self._store(record), record.at_ms, record.transaction))
         self._ended[record.transaction] = transaction.decided
         del self._open[record.transaction]
+        if transaction.unsettled:
+            self._unsettled[record.transaction] = transaction
         return STORED
 
     def _park(self, record: Parked) -> AppendResult:
         transaction = self._open.get(record.transaction)
+        unsettled = transaction or self._unsettled.get(record.transaction)
+        if unsettled is not None and unsettled.resolved is not None and record.step in unsettled.resolved:
+            return self._resolved_step(unsettled, record)
         if transaction is None:
             return UNKNOWN if self._ended_decision(record.transaction) is None else STORED
         current = transaction.parked.get(record.step)
@@ -194,10 +216,62 @@ class Batch:
         transaction.parked.pop(record.step, None)
         if record.code:
             transaction.parked[record.step] = record
-        transaction.last_sequence = self._store(record)
-        self._rows[_INSERT_PARKING].append((record.transaction, transaction.last_sequence))
+        self._store_parking(transaction, record)
         self._rows[_PARK].append((len(transaction.parked), record.transaction))
         return STORED
+
+    def _resolve(self, record: Resolved) -> AppendResult:
+        """Store what an operator asserts, if it is what the stored decision requires of a step that is parked."""
+        transaction = self._open.get(record.transaction)
+        known = transaction or self._unsettled.get(record.transaction)
+        if known is None:
+            return UNKNOWN if self._ended_decision(record.transaction) is None else REFUSED
+        if known.resolved is not None and record.step in known.resolved:
+            return STORED  # the first one stands
+        required = transaction is not None and transaction.decided is not None and (
+            transaction.decided.decision is record.decision)
+        if transaction is None or not required or not record.step or record.step not in transaction.parked:
+            return REFUSED
+        del transaction.parked[record.step]
+        transaction.resolved = {**(transaction.resolved or {}), record.step: record.awaited}
+        sequence = self._store_parking(transaction, record)
+        self._rows[_PARK].append((len(transaction.parked), record.transaction))
+        self._rows[_INSERT_RESOLUTION].append((record.transaction, record.step, sequence, record.awaited))
+        self._store_act(Act(
+            record.transaction, ActKind.RESOLVE, record.who, record.reason, record.at_ms, record.step))
+        return STORED
+
+    def _resolved_step(self, transaction: OpenTransaction, record: Parked) -> AppendResult:
+        """What was resolved is never parked again; an empty code says that its ledger agrees by now."""
+        assert transaction.resolved is not None
+        if record.code:
+            return STORED
+        del transaction.resolved[record.step]
+        self._store_parking(transaction, record)
+        self._rows[_DELETE_RESOLUTION].append((record.transaction, record.step))
+        if not transaction.unsettled:
+            self._unsettled.pop(record.transaction, None)
+        return STORED
+
+    def _act(self, record: Act) -> AppendResult:
+        """An act is stored where there is something to act on, and once, however often its append is repeated."""
+        transaction = self._open.get(record.transaction) or self._unsettled.get(record.transaction)
+        if transaction is None:
+            return UNKNOWN if self._ended_decision(record.transaction) is None else REFUSED
+        self.flush()
+        if not is_stored(self._connection, record):
+            self._store_parking(transaction, record)
+            self._store_act(record)
+        return STORED
+
+    def _store_parking(self, transaction: OpenTransaction, record: Parked | Resolved | Act) -> int:
+        sequence = transaction.last_sequence = self._store(record)
+        self._rows[_INSERT_PARKING].append((record.transaction, sequence))
+        return sequence
+
+    def _store_act(self, act: Act) -> None:
+        self.flush()  # acts are rare, and each one's number follows from the one before
+        self._connection.execute(INSERT_ACT, act_row(self._connection, act, self._now_ms))
 
     def _store(self, record: Record) -> int:
         self.last_record += 1

@@ -19,15 +19,17 @@ TAIL_RECORDS = 10_000
 _NUMBERS = ("base_sequence", "last_record", "watermark_ms")
 
 
-def load_open(connection: sqlite3.Connection) -> dict[str, OpenTransaction]:
-    """The transactions that have not ended, by id."""
+def load_open(connection: sqlite3.Connection) -> tuple[dict[str, OpenTransaction], dict[str, OpenTransaction]]:
+    """By id, the transactions that have not ended, and those that have while a ledger is still to agree with an operator."""
     found: dict[str, OpenTransaction] = {}
+    unsettled: dict[str, OpenTransaction] = {}
     rows = connection.execute(
-        "SELECT t.txn, t.partition, t.begun_sequence, t.decided_sequence, d.data, t.parked, t.recoveries, t.taken_sequence "
-        "FROM transactions t LEFT JOIN records d ON d.sequence = t.decided_sequence "
-        "WHERE t.ended_sequence = 0 ORDER BY t.txn")
-    for txn, partition, begun_sequence, decided_sequence, decided, parked, recoveries, taken_sequence in rows:
-        transaction = found[txn] = OpenTransaction(partition, max(begun_sequence, decided_sequence))
+        "SELECT t.txn, t.partition, t.begun_sequence, t.decided_sequence, d.data, t.parked, t.recoveries, t.taken_sequence, "
+        "t.ended_sequence FROM transactions t LEFT JOIN records d ON d.sequence = t.decided_sequence "
+        "WHERE t.ended_sequence = 0 OR t.txn IN (SELECT txn FROM resolutions WHERE awaited > 0) ORDER BY t.txn")
+    for txn, partition, begun_sequence, decided_sequence, decided, parked, recoveries, taken_sequence, ended in rows:
+        transaction = OpenTransaction(partition, max(begun_sequence, decided_sequence))
+        (unsettled if ended else found)[txn] = transaction
         transaction.decided = None if decided is None else as_decided(decided)
         transaction.parked = load_parked(connection, txn) if parked else {}
         transaction.recoveries, transaction.taken_sequence = recoveries, taken_sequence
@@ -35,7 +37,11 @@ def load_open(connection: sqlite3.Connection) -> dict[str, OpenTransaction]:
             "SELECT p.txn, MAX(p.sequence) FROM transactions t JOIN parkings p ON p.txn = t.txn "
             "WHERE t.ended_sequence = 0 GROUP BY p.txn"):
         found[txn].last_sequence = max(found[txn].last_sequence, sequence)
-    return found
+    for txn, step, awaited in connection.execute("SELECT txn, step, awaited FROM resolutions"):
+        known = found.get(txn) or unsettled.get(txn)
+        if known is not None:  # else it is a perform of a transaction that has ended
+            known.resolved = {**(known.resolved or {}), step: bool(awaited)}
+    return found, unsettled
 
 
 def check_tail(database: OwnedDatabase, path: Path) -> None:

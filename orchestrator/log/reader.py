@@ -8,12 +8,13 @@ import msgspec
 
 from orchestrator.database import open_reader, refused
 from orchestrator.files import REAL_FILES
+from orchestrator.log.acts import StoredAct, load_acts, load_pauses
 from orchestrator.log.finding import COLUMNS, STATES, TransactionQuery, TransactionSummary, find, summary_of
 from orchestrator.log.rows import bound_to, load_stored, parking_rows
 from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, decode_record
 from orchestrator.log.verify import problems
 from orchestrator.migration import check_readable
-from orchestrator.protocol.records import Record, State, StoredTransaction
+from orchestrator.protocol.records import Pauses, Record, Resolved, State, StoredTransaction
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -91,6 +92,24 @@ class LogReader:
             envelope = decode_record(data)
             history.append(StoredRecord(sequence, envelope.at_ms, envelope.record))
         return history
+
+    def acts(self, transaction: str | None = None, limit: int = 100) -> list[StoredAct]:
+        """What operators did, the newest first; on one transaction, or ("") pauses and resumptions alone."""
+        return load_acts(self._connection, transaction, limit)
+
+    def pauses(self) -> Pauses:
+        """The sagas and services that are paused."""
+        return load_pauses(self._connection)
+
+    def resolved(self) -> dict[str, list[Resolved]]:
+        """By transaction, what operators asserted of its steps while no ledger agrees with it."""
+        found: dict[str, list[Resolved]] = {}
+        for (data,) in self._connection.execute(
+                "SELECT r.data FROM resolutions s JOIN records r ON r.sequence = s.sequence ORDER BY s.sequence"):
+            record = decode_record(data).record
+            assert isinstance(record, Resolved)
+            found.setdefault(record.transaction, []).append(record)
+        return found
 
     def records(self) -> Iterator[StoredRecord]:
         """All records in the order in which they became durable; memory stays flat.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from orchestrator.log.schema import decode_record, digest_of_key
-from orchestrator.protocol.records import Begun, Decided, Parked, State, StoredTransaction
+from orchestrator.protocol.records import Act, Begun, Decided, Parked, Resolved, State, StoredTransaction
 
 if TYPE_CHECKING:
     import sqlite3
@@ -41,6 +43,22 @@ def load_stored(connection: sqlite3.Connection, transactions: Sequence[str]) -> 
             list(load_parked(connection, txn).values()) if parked else [],
             recoveries,
         ))
+    resolved = load_resolved(connection, transactions)
+    if not resolved:
+        return found
+    return [msgspec.structs.replace(one, resolved=resolved.get(one.begun.transaction, [])) for one in found]
+
+
+def load_resolved(connection: sqlite3.Connection, transactions: Sequence[str]) -> dict[str, list[Resolved]]:
+    """What operators asserted of these transactions while no ledger agrees with it, in the order of the log."""
+    found: dict[str, list[Resolved]] = {}
+    rows = select_in(
+        connection, "SELECT s.sequence, r.data FROM resolutions s JOIN records r ON r.sequence = s.sequence WHERE s.txn IN",
+        transactions)
+    for _, data in sorted(rows):
+        record = decode_record(data).record
+        assert isinstance(record, Resolved)
+        found.setdefault(record.transaction, []).append(record)
     return found
 
 
@@ -57,15 +75,17 @@ def load_parked(connection: sqlite3.Connection, transaction: str) -> dict[str, P
     parked: dict[str, Parked] = {}
     for _, data in parking_rows(connection, transaction):
         record = decode_record(data).record
-        assert isinstance(record, Parked)
+        assert isinstance(record, (Parked, Resolved, Act))
+        if isinstance(record, Act):
+            continue
         parked.pop(record.step, None)
-        if record.code:
+        if isinstance(record, Parked) and record.code:
             parked[record.step] = record
     return parked
 
 
 def parking_rows(connection: sqlite3.Connection, transaction: str) -> list[tuple[int, bytes]]:
-    """Sequence and data of a transaction's Parked records, in order."""
+    """Sequence and data of a transaction's Parked, Resolved and Act records, in order."""
     return connection.execute(
         "SELECT r.sequence, r.data FROM parkings p JOIN records r ON r.sequence = p.sequence "
         "WHERE p.txn = ? ORDER BY p.sequence", (transaction,)).fetchall()

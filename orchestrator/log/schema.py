@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from orchestrator.migration import Migration
+from orchestrator.migration import Migration, statements
 from orchestrator.protocol.messages import Wire
 from orchestrator.protocol.records import RECORD_SCHEMA, Record
 
@@ -73,7 +73,30 @@ CREATE TABLE shards (
 CREATE TABLE stores (name TEXT PRIMARY KEY, uuid TEXT NOT NULL, sequence INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO meta VALUES ('base_sequence', 1), ('last_record', 0), ('watermark_ms', 0);
 """
-LOG_MIGRATIONS: Final[tuple[Migration, ...]] = ()
+_OPERATE = statements(  # Resolved and Act records stand in `parkings`, too
+    """CREATE TABLE resolutions (  -- steps that an operator resolved and with which no ledger agrees yet
+    txn TEXT NOT NULL,
+    step TEXT NOT NULL,
+    sequence INTEGER NOT NULL,  -- of the Resolved record
+    awaited INTEGER NOT NULL,   -- 0: a perform, which holds nothing
+    PRIMARY KEY (txn, step)
+) WITHOUT ROWID""",
+    """CREATE TABLE acts (  -- what operators did; kept longer than the transactions
+    number INTEGER PRIMARY KEY,
+    txn TEXT NOT NULL,
+    at_ms INTEGER NOT NULL,
+    crc INTEGER NOT NULL,  -- CRC-32 of number and data
+    data BLOB NOT NULL     -- msgpack [schema, at_ms, Act]
+)""",
+    """CREATE INDEX acts_of ON acts (txn)""",
+    """CREATE TABLE pauses (  -- what is paused now
+    saga TEXT NOT NULL,
+    service TEXT NOT NULL,
+    data BLOB NOT NULL,  -- msgpack of Pause
+    PRIMARY KEY (saga, service)
+) WITHOUT ROWID""",
+)
+LOG_MIGRATIONS: Final[tuple[Migration, ...]] = (_OPERATE,)
 
 
 class Envelope(Wire, frozen=True):

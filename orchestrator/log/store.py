@@ -11,18 +11,22 @@ from typing import TYPE_CHECKING, TypeVar
 from orchestrator.ballast import BALLAST_BYTES
 from orchestrator.database import OwnedDatabase, create_database
 from orchestrator.files import REAL_FILES
+from orchestrator.log.acts import KEPT_MS, change_pause, forget_acts, load_pauses
 from orchestrator.log.batch import Batch, OpenTransaction, Owner
 from orchestrator.log.opening import check_tail, load_open
 from orchestrator.log.rows import bound_to, load_stored, select_in
 from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, LOG_SCHEMA, decode_record, digest_of_key
 from orchestrator.protocol.counts import Histogram
 from orchestrator.protocol.identifiers import began_ms_of, oldest_id
-from orchestrator.protocol.messages import SCHEMA_VERSION
+from orchestrator.protocol.messages import SCHEMA_VERSION, ActKind
 from orchestrator.protocol.records import (
+    NOTHING_PAUSED,
+    Act,
     AppendReply,
     AppendRequest,
     Begun,
     CancelledKey,
+    Pauses,
     TakeReply,
     TakeRequest,
 )
@@ -84,6 +88,8 @@ class LogStore:
         self._owners: dict[int, Owner] = {}
         self._sequences: dict[int, tuple[str, int]] = {}  # by shard: incarnation, newest append processed
         self._open: dict[str, OpenTransaction] = {}
+        self._unsettled: dict[str, OpenTransaction] = {}  # ended, while a ledger is still to agree with an operator
+        self._pauses = NOTHING_PAUSED
         self._exempt: list[str] = []
         try:
             check_tail(self._database, path)
@@ -131,6 +137,11 @@ class LogStore:
         """Of every open transaction with parked steps, their codes; safe to call from any thread."""
         parked = [list(transaction.parked.values()) for transaction in list(self._open.values()) if transaction.parked]
         return [[record.code for record in records] for records in parked]
+
+    @property
+    def pauses(self) -> Pauses:
+        """What is paused; safe to read from any thread."""
+        return self._pauses
 
     def owner(self, partition: int) -> Owner | None:
         """Who owns a partition; safe to call from any thread."""
@@ -186,6 +197,15 @@ class LogStore:
         self._finishing(lambda: self._save_store(name, uuid, sequence))
         return ""
 
+    def pause(self, act: Act, now_ms: int) -> bool:
+        """Pause or resume a saga or a service, durably; returns whether that changed anything.
+
+        Args:
+            act: of kind PAUSE or RESUME, naming one of the two.
+            now_ms: Unix ms.
+        """
+        return self._finishing(lambda: self._change_pause(act, now_ms))
+
     def purge(self, now_ms: int, limit: int) -> int:
         """Forget up to `limit` transactions that ended before the watermark, and records of such.
 
@@ -196,6 +216,7 @@ class LogStore:
             watermark_ms = self._raise_watermark(now_ms)
             forgotten = self._forget_transactions(limit)
             self._compact(4 * limit)
+            forget_acts(self._database.connection, min(watermark_ms, now_ms - KEPT_MS), limit)
         self._publish(watermark_ms)
         return forgotten
 
@@ -209,8 +230,8 @@ class LogStore:
             fresh = [self._is_fresh(request) for request in requests]
             bound = self._bound_keys([r for r, wanted in zip(requests, fresh, strict=True) if wanted])
             batch = Batch(
-                self._database.connection, self._open, self._owners, bound=bound, last_record=self._last_record,
-                now_ms=now_ms)
+                self._database.connection, self._open, self._owners, unsettled=self._unsettled, bound=bound,
+                last_record=self._last_record, now_ms=now_ms)
             results = [
                 batch.apply(r, admitting=admitting) if wanted else None for r, wanted in zip(requests, fresh, strict=True)]
             batch.flush()
@@ -219,7 +240,8 @@ class LogStore:
         self._last_record = batch.last_record
         self._publish(watermark_ms, batch.oldest_begun)
         return [
-            AppendReply(SCHEMA_VERSION, answers or [], self._watermark_ms, self._exempt, answers is None)
+            AppendReply(SCHEMA_VERSION, answers or [], self._watermark_ms, self._exempt, answers is None,
+                        self._pauses.version)
             for answers in results]
 
     def _take(self, request: TakeRequest, now_ms: int) -> TakeReply:
@@ -230,14 +252,15 @@ class LogStore:
             taken = {partition for partition, owner in owners.items() if owner != self._owners.get(partition)}
             self._count_recoveries(taken)
             asked = set(request.partitions)
-            open_ids = [txn for txn, transaction in self._open.items() if transaction.partition in asked]
+            held = (*self._open.items(), *self._unsettled.items())
+            open_ids = [txn for txn, transaction in held if transaction.partition in asked]
             stored = load_stored(self._database.connection, open_ids)
         self._owners.update(owners)
         self._publish(watermark_ms)
         stored.sort(key=lambda transaction: transaction.begun.transaction)
         return TakeReply(
             SCHEMA_VERSION, [owners[partition].epoch for partition in request.partitions], stored, self._watermark_ms,
-            restarts, self._exempt)
+            restarts, self._exempt, self._pauses)
 
     def _finishing(self, work: Callable[[], T]) -> T:
         """Work that begins nothing: where the disk is full, it may use the ballast."""
@@ -279,9 +302,17 @@ class LogStore:
         self._owners = {row[0]: Owner(*row[1:]) for row in connection.execute("SELECT * FROM partitions")}
         self._sequences = {row[0]: (row[1], row[2]) for row in connection.execute(
             "SELECT shard, incarnation, last_sequence FROM shards")}
-        self._open = load_open(connection)
+        self._open, self._unsettled = load_open(connection)
+        self._pauses = load_pauses(connection)
         self._watermark_due_ms = 0
         self._exempt = self._exempt_below(self._watermark_ms)
+
+    def _change_pause(self, act: Act, now_ms: int) -> bool:
+        with self._transaction():
+            changed = change_pause(self._database.connection, act, paused=act.kind is ActKind.PAUSE, now_ms=now_ms)
+            pauses = load_pauses(self._database.connection)
+        self._pauses = pauses
+        return changed
 
     def _save_store(self, name: str, uuid: str, sequence: int) -> None:
         with self._transaction():
@@ -370,18 +401,19 @@ class LogStore:
         if rose or late:
             self._watermark_ms, self._exempt = watermark_ms, self._exempt_below(watermark_ms)
         elif self._exempt:
-            self._exempt = [txn for txn in self._exempt if txn in self._open]
+            self._exempt = [txn for txn in self._exempt if txn in self._open or txn in self._unsettled]
 
     def _exempt_below(self, watermark_ms: int) -> list[str]:
         oldest = oldest_id(watermark_ms)
-        return sorted(txn for txn in self._open if txn < oldest)
+        return sorted(txn for txn in (*self._open, *self._unsettled) if txn < oldest)
 
     def _forget_transactions(self, limit: int) -> int:
         connection = self._database.connection
         base: int = self._database.meta("base_sequence")
         rows = connection.execute(
             "SELECT txn, key, begun_sequence, decided_sequence, ended_sequence FROM transactions "
-            "WHERE txn < ? AND ended_sequence > 0 AND ended_ms < ? ORDER BY txn LIMIT ?",
+            "WHERE txn < ? AND ended_sequence > 0 AND ended_ms < ? "
+            "AND txn NOT IN (SELECT txn FROM resolutions WHERE awaited > 0) ORDER BY txn LIMIT ?",
             (oldest_id(self._watermark_ms), self._watermark_ms, limit)).fetchall()
         forgotten = [(txn,) for txn, *_ in rows]
         kept = [(sequence,) for _, _, *sequences in rows for sequence in sequences if sequence < base]
@@ -390,6 +422,7 @@ class LogStore:
         connection.executemany("DELETE FROM records WHERE sequence = ?", kept)
         connection.executemany("DELETE FROM transactions WHERE txn = ?", forgotten)
         connection.executemany("DELETE FROM parkings WHERE txn = ?", forgotten)
+        connection.executemany("DELETE FROM resolutions WHERE txn = ?", forgotten)
         connection.executemany("DELETE FROM keys WHERE digest = ?", [(digest_of_key(key),) for _, key, *_ in rows])
         return len(forgotten)
 

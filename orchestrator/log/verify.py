@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from orchestrator.log.acts import act_problems
 from orchestrator.log.rows import select_in
 from orchestrator.log.schema import decode_record, digest_of_key, is_whole
 from orchestrator.protocol.identifiers import oldest_id
-from orchestrator.protocol.records import Begun, Decided, Decision, Ended, Parked, Record, State
+from orchestrator.protocol.records import Act, Begun, Decided, Decision, Ended, Parked, Record, Resolved, State
 
 if TYPE_CHECKING:
     import sqlite3
@@ -49,7 +50,8 @@ class _Verification:
         self._base: int = self._meta["base_sequence"]
         self._oldest = oldest_id(self._meta["watermark_ms"])
         self._found: list[str] = []
-        self._counts: dict[type, int] = {Begun: 0, Decided: 0, Ended: 0, Parked: 0}
+        self._resolved: dict[int, tuple[str, str]] = {}  # by sequence: what it resolves
+        self._counts: dict[type, int] = {Begun: 0, Decided: 0, Ended: 0, Parked: 0, Resolved: 0, Act: 0}
 
     def run(self) -> list[str]:
         expected = self._base
@@ -62,6 +64,7 @@ class _Verification:
             if expected != self._meta["last_record"] + 1:
                 self._report(f"records {expected} to {self._meta['last_record']} are missing at the end")
             self._check_counts()
+            self._found += act_problems(self._connection)
         return self._found[:PROBLEMS_MAX]
 
     def _contiguous(self, rows: list[tuple[Any, ...]], expected: int) -> int:
@@ -110,7 +113,10 @@ class _Verification:
             problem = _check_decided(sequence, record, row)
         elif isinstance(record, Ended):
             problem = _check_ended(sequence, row)
-        elif isinstance(record, Parked) and not row.begun_sequence < sequence:
+        elif isinstance(record, Resolved):
+            self._resolved[sequence] = (record.transaction, record.step)
+            problem = _check_resolved(sequence, record, row)
+        elif isinstance(record, (Parked, Act)) and not row.begun_sequence < sequence:
             problem = "it stands before its Begun"
         if problem:
             self._report(f"record {sequence} ({_kind(record)}) of {record.transaction}: {problem}")
@@ -118,15 +124,19 @@ class _Verification:
 
     def _check_counts(self) -> None:
         """Every record has been led to by exactly one row; a row too many points at no record."""
-        for kind, sql in (
-            (Begun, "SELECT COUNT(*) FROM transactions"),
-            (Decided, "SELECT COUNT(*) FROM transactions WHERE decided_sequence > 0"),
-            (Ended, "SELECT COUNT(*) FROM transactions WHERE ended_sequence > 0"),
-            (Parked, "SELECT COUNT(*) FROM parkings"),
+        for kinds, sql in (
+            ((Begun,), "SELECT COUNT(*) FROM transactions"),
+            ((Decided,), "SELECT COUNT(*) FROM transactions WHERE decided_sequence > 0"),
+            ((Ended,), "SELECT COUNT(*) FROM transactions WHERE ended_sequence > 0"),
+            ((Parked, Resolved, Act), "SELECT COUNT(*) FROM parkings"),
         ):
             (rows,) = self._connection.execute(sql).fetchone()
-            if rows != self._counts[kind]:
-                self._report(f"the index has {rows} {kind.__name__} records, the log holds {self._counts[kind]}")
+            held = sum(self._counts[kind] for kind in kinds)
+            if rows != held:
+                self._report(f"the index has {rows} {kinds[0].__name__} records, the log holds {held}")
+        for txn, step, sequence in self._connection.execute("SELECT txn, step, sequence FROM resolutions"):
+            if self._resolved.get(sequence) != (txn, step):
+                self._report(f"the index says that record {sequence} resolves step {step!r} of {txn}; it does not")
 
     def _report(self, problem: str) -> None:
         self._found.append(problem)
@@ -157,6 +167,14 @@ def _check_ended(sequence: int, row: _Row) -> str:
     if row.ended_sequence != sequence:
         return f"a second end, the index names record {row.ended_sequence}"
     return "" if 0 < row.decided_sequence < sequence else "it stands before a decision"
+
+
+def _check_resolved(sequence: int, record: Resolved, row: _Row) -> str:
+    if not 0 < row.decided_sequence < sequence:
+        return "it stands before a decision"
+    if row.state not in (_DECIDED[record.decision], _FINAL[record.decision]):
+        return f"it asserts {record.decision.name}, the index says {State(row.state).name}"
+    return ""
 
 
 def _kind(record: Record) -> str:

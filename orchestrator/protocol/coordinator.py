@@ -11,11 +11,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.protocol import admission, answers
 from orchestrator.protocol.counts import Counts
+from orchestrator.protocol.desk import Desk
 from orchestrator.protocol.drive import Drive
 from orchestrator.protocol.effects import Effects, Joiner, Lookup, Notice, Waiter
 from orchestrator.protocol.identifiers import fingerprint_of, make_id, partition_of, partition_of_key
-from orchestrator.protocol.messages import Command, Inquiry, Kind, OutcomeMessage, OutcomeStatus, Reply, SubmitRequest
+from orchestrator.protocol.messages import (
+    ActRequest,
+    Command,
+    Inquiry,
+    Kind,
+    OutcomeMessage,
+    OutcomeStatus,
+    Reply,
+    SubmitRequest,
+)
+from orchestrator.protocol.paused import PAUSED_RETRY_MS, Paused
 from orchestrator.protocol.records import (
+    NOTHING_PAUSED,
+    Act,
     AppendResult,
     AppendStatus,
     Begun,
@@ -23,7 +36,9 @@ from orchestrator.protocol.records import (
     Decided,
     Decision,
     Parked,
+    Pauses,
     Record,
+    Resolved,
     StoredTransaction,
 )
 from orchestrator.protocol.recovery import Recovery
@@ -61,6 +76,8 @@ class Coordinator:
         self._table = OpenTable()
         self._drive = Drive(self._timers, self._table.forget, traffic)
         self._recovery = Recovery(self._table, self._drive, sagas, quarantine_after)
+        self._paused = Paused(NOTHING_PAUSED)
+        self._desk = Desk(self._table, self._drive, self._recovery)
 
     @property
     def open_count(self) -> int:
@@ -120,6 +137,7 @@ class Coordinator:
             self._send_away(txn)
         for identity in [i for i in self._cancelling if partition_of(i) in gone]:
             answers.not_ready(effects, self._cancelling.pop(identity).waiter)
+        self._desk.send_away(gone)
         return effects
 
     def submit(self, requests: Sequence[tuple[Waiter, SubmitRequest]], now_ms: int) -> Effects:
@@ -146,6 +164,25 @@ class Coordinator:
             identity = self._allocate(partition)
             self._cancelling[identity] = joiner
             effects.records.append(CancelledKey(identity, key, now_ms))
+        return effects
+
+    @property
+    def pauses(self) -> Pauses:
+        """What operators have paused, as far as this shard knows."""
+        return self._paused.pauses
+
+    def pause(self, pauses: Pauses, now_ms: int) -> Effects:
+        """The log says what is paused now; an older saying than the last one changes nothing."""
+        effects = self._begin(now_ms)
+        if pauses.version > self._paused.pauses.version:
+            self._paused = Paused(pauses)
+            self._drive.paused = self._paused.services
+        return effects
+
+    def act(self, waiter: Waiter, request: ActRequest, now_ms: int) -> Effects:
+        """An operator acts on one transaction: retry, cancel, resolve."""
+        effects = self._begin(now_ms)
+        self._desk.act(waiter, request)
         return effects
 
     def lookup(self, waiter: Waiter, key: str, transaction: str, now_ms: int) -> Effects:
@@ -194,6 +231,8 @@ class Coordinator:
                 self._key_cancelled(record, result)
             elif isinstance(record, Parked) and result.status is AppendStatus.STORED:
                 self._recovery.parked(record)
+            elif isinstance(record, (Act, Resolved)):
+                self._desk.appended(record, result)
         return effects
 
     def tick(self, now_ms: int) -> Effects:
@@ -252,12 +291,8 @@ class Coordinator:
         partition = partition_of_key(request.key)
         if partition not in self._table.epochs:
             return answers.retry(waiter)
-        if self._drive.now_ms < self.drain_until_ms:
-            return answers.draining(waiter)
-        traffic = self._drive.traffic
-        if traffic.broken and (down := traffic.down(self._prepared_by.get(request.saga, ()), self._drive.now_ms)):
-            return answers.rejection(
-                waiter, ErrorCode.UNAVAILABLE, f"{down} does not answer", traffic.retry_after_ms, down)
+        if (refused := self._kept_out(waiter, request.saga)) is not None:
+            return refused
         full, service = len(self._table) >= self._open_max, self._crowded(request.saga)
         if full or service:
             why = f"too many transactions wait for {service}" if service else "the shard admits no more open transactions"
@@ -270,6 +305,18 @@ class Coordinator:
         txn = self._new(request, saga, business_key, partition)
         txn.input = data
         return txn
+
+    def _kept_out(self, waiter: Waiter, saga: str) -> OutcomeMessage | None:
+        """Why nothing of this saga is begun now, whatever room there is: a drain, a service that is down, a pause."""
+        if self._drive.now_ms < self.drain_until_ms:
+            return answers.draining(waiter)
+        traffic = self._drive.traffic
+        if traffic.broken and (down := traffic.down(self._prepared_by.get(saga, ()), self._drive.now_ms)):
+            return answers.rejection(
+                waiter, ErrorCode.UNAVAILABLE, f"{down} does not answer", traffic.retry_after_ms, down)
+        if self._paused and (why := self._paused.keeps_out(saga, self._services.get(saga, ()))):
+            return answers.rejection(waiter, ErrorCode.PAUSED, why, PAUSED_RETRY_MS)
+        return None
 
     def _crowded(self, saga: str) -> str:
         """The service that keeps new transactions of this saga out: half of the places are taken by what waits for it."""
@@ -344,7 +391,9 @@ class Coordinator:
 
     def _fenced(self, record: Record) -> None:
         """The partition is another's: the callers are sent there, the shell finds out who it is."""
-        self._drive.effects.fenced.add(partition_of(record.transaction))
+        partition = partition_of(record.transaction)
+        self._drive.effects.fenced.add(partition)
+        self._desk.send_away({partition})
         cancelling = self._cancelling.pop(record.transaction, None)
         if cancelling is not None:
             answers.not_ready(self._drive.effects, cancelling.waiter)

@@ -6,16 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestrator.errors import ErrorCode, InvariantViolation
+from orchestrator.protocol.contents import build_request, finish_kind, kind_due, outcome_of, readable
 from orchestrator.protocol.counts import Counts
 from orchestrator.protocol.effects import Effects, Notice
-from orchestrator.protocol.messages import Command, Kind, OutcomeMessage, OutcomeStatus, Reply, Status, StepResult
+from orchestrator.protocol.messages import Command, Kind, Reply, Status
 from orchestrator.protocol.records import Decided, Decision, Ended, Parked, State
 from orchestrator.protocol.timers import Timers
 from orchestrator.protocol.traffic import Traffic, TrafficPolicy
-from orchestrator.protocol.transaction import NEVER_MS, UNREAD, Event, Phase, StepProgress, Transaction, durable_event
-from orchestrator.saga import Context, RollbackOrder, Step, decode_plain, encode_plain
+from orchestrator.protocol.transaction import NEVER_MS, Event, Phase, StepProgress, Transaction, durable_event
+from orchestrator.saga import RollbackOrder
 
 NOBODY = ""
+PAUSED_LOOK_MS = 1_000  # what is held back is looked at so often, and when something is resumed
 
 
 class Drive:
@@ -32,6 +34,7 @@ class Drive:
         self.now_ms = 0
         self.traffic = Traffic(policy, self._tell_operator)
         self.counts = Counts()
+        self.paused: frozenset[str] = frozenset()  # services to which nothing new is sent
         self._timers = timers
         self._ended = ended
 
@@ -111,8 +114,8 @@ class Drive:
                 progress.phase = Phase.DONE  # never sent: there is nothing to undo
                 txn.unfinished -= 1
         if commit:
-            self._perform_ready(txn)
-        self._end_if_done(txn)
+            self.perform_ready(txn)
+        self.end_if_done(txn)
 
     def tell(self, txn: Transaction) -> None:
         """Answer everybody who waits, as soon as the decision is durable and (for a commit) the results are known."""
@@ -138,7 +141,7 @@ class Drive:
             self._deadline(txn)
         for progress in txn.steps.values():
             if progress.due_ms <= self.now_ms:  # none is, once a decision is on its way
-                self._again(txn, progress)
+                self.again(txn, progress)
         self._rearm(txn)
 
     def arm(self, txn: Transaction, due_ms: int) -> None:
@@ -186,6 +189,8 @@ class Drive:
             self.decide_abort(txn, ErrorCode.BUILDER_FAILED, message, progress)
 
     def _send(self, txn: Transaction, progress: StepProgress, kind: Kind, request: bytes = b"") -> None:
+        if self.paused and self._held_back(txn, progress, kind):
+            return
         progress.attempt += 1
         step = progress.step
         policy = step.prepare_retry if kind is Kind.PREPARE else step.finish_retry
@@ -195,6 +200,15 @@ class Drive:
         self.traffic.sent(progress, self.now_ms)
         self.effects.command(
             step.service, Command(txn.id, step.name, kind, progress.attempt, txn.epoch, step.operation, request))
+
+    def _held_back(self, txn: Transaction, progress: StepProgress, kind: Kind) -> bool:
+        """Whether nothing is sent since the service is paused: what holds or performs waits, what ends a hold goes on."""
+        if progress.step.service not in self.paused or kind not in (Kind.PREPARE, Kind.PERFORM):
+            return False
+        progress.failing, progress.message = ErrorCode.PAUSED, f"{progress.step.service} is paused by an operator"
+        progress.due_ms = self.now_ms + PAUSED_LOOK_MS
+        self.arm(txn, progress.due_ms)
+        return True
 
     def _send_finish(self, txn: Transaction, progress: StepProgress, kind: Kind) -> None:
         progress.phase, progress.attempt = Phase.FINISHING, 0
@@ -213,7 +227,8 @@ class Drive:
                     return
         self._send_finish(txn, progress, Kind.ROLLBACK)
 
-    def _perform_ready(self, txn: Transaction) -> None:
+    def perform_ready(self, txn: Transaction) -> None:
+        """Send Perform where the results that it reads are known; park what waits for one that an operator resolved."""
         assert txn.saga is not None
         if not txn.performs_waiting:
             return
@@ -221,8 +236,12 @@ class Drive:
             progress = txn.steps[step.name]
             if progress.phase is not Phase.WAITING or (progress.parked and progress.due_ms != NEVER_MS):
                 continue  # one parked by an earlier incarnation has no due time: it is taken up like any other
-            if all(_readable(txn.steps[name]) for name in txn.saga.ancestors[step.name]):
+            unread = [name for name in txn.saga.ancestors[step.name] if not readable(txn.steps[name])]
+            if not unread:
                 self._perform(txn, progress)
+            elif all(txn.steps[name].resolved for name in unread):
+                self._park(txn, progress, ErrorCode.SERVICE_UNAVAILABLE, (
+                    f"it reads the result of {', '.join(unread)}, resolved by an operator: known once that service answers"))
 
     def _perform(self, txn: Transaction, progress: StepProgress) -> None:
         if txn.quarantined:
@@ -287,19 +306,24 @@ class Drive:
         self.decide_abort(
             txn, ErrorCode.TIMEOUT, f"not decided within {txn.begun.duration_ms} ms{waits}", first)
 
-    def _again(self, txn: Transaction, progress: StepProgress) -> None:
-        """Repeat what was not answered in time, or was answered transiently; send what was held."""
-        if progress.attempt:
+    def again(self, txn: Transaction, progress: StepProgress, *, by_hand: bool = False) -> None:
+        """Repeat what was not answered in time, or was answered transiently; send what was held.
+
+        Nothing is given up because of a try by hand.
+        """
+        if self.paused and self._held_back(txn, progress, kind_due(txn, progress)):
+            return
+        if progress.attempt and not by_hand:
             self.traffic.unanswered(txn.id, progress, self.now_ms)
         if progress.phase is Phase.SENT:
-            if progress.step.prepare_retry.exhausted(progress.attempt):
+            if not by_hand and progress.step.prepare_retry.exhausted(progress.attempt):
                 self._unavailable(txn, progress)
             elif not self._postponed(txn, progress):
                 self._step_notice(txn, "attempt_timeout", "DEBUG", progress, None)
                 self._send(txn, progress, Kind.PREPARE, progress.request)
         elif progress.phase is Phase.FINISHING:
             kind = finish_kind(txn, progress.step)
-            if not progress.parked and progress.step.finish_retry.exhausted(progress.attempt):
+            if not by_hand and not progress.parked and progress.step.finish_retry.exhausted(progress.attempt):
                 self._park(txn, progress, progress.failing or ErrorCode.SERVICE_UNAVAILABLE,
                            progress.message or f"no answer after {progress.attempt} attempts")
             if not self._postponed(txn, progress):
@@ -348,19 +372,22 @@ class Drive:
     def _acknowledged(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
         progress.phase, progress.due_ms = Phase.DONE, NEVER_MS
         self.traffic.answered(progress, reply.attempt, self.now_ms)
-        txn.unfinished -= 1
+        if progress.resolved:
+            txn.unsettled -= 1  # it counted as ended before
+        else:
+            txn.unfinished -= 1
         if progress.result is None:
             progress.result = reply.result
-        if progress.parked and not txn.ended:
+        if progress.parked and (progress.resolved or not txn.ended):
             progress.parked = False
             self.effects.records.append(Parked(txn.id, progress.step.name, "", "", self.now_ms))
         if txn.state is State.COMMITTING:
             self.tell(txn)
-            self._perform_ready(txn)
+            self.perform_ready(txn)
         elif txn.saga is not None and txn.saga.rollback_order is RollbackOrder.REVERSED:
             self.finish(txn)
             return
-        self._end_if_done(txn)
+        self.end_if_done(txn)
 
     def _retry_finish(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
         policy = progress.step.finish_retry
@@ -387,15 +414,18 @@ class Drive:
         elif txn.state is State.ABORTING and txn.saga is not None and txn.saga.rollback_order is RollbackOrder.REVERSED:
             self.finish(txn)
 
-    def _end_if_done(self, txn: Transaction) -> None:
+    def end_if_done(self, txn: Transaction) -> None:
+        """End it if every step has been acknowledged, or counts as such."""
         if txn.unfinished or txn.saga is None or txn.state not in (State.COMMITTING, State.ABORTING):
             return  # without its definition nobody knows what has to be acknowledged
-        txn.move(Event.ALL_ACKNOWLEDGED)
         if not txn.ended:
+            txn.ended = True
             assert txn.decided is not None
             self.effects.records.append(Ended(txn.id, self.now_ms))
             self.counts.end(txn.begun.saga, txn.decided.code, self.now_ms - txn.decided.at_ms)
-        self.forget(txn)
+        if not txn.unsettled:  # else it is held, and what was resolved is repeated, until its ledger agrees
+            txn.move(Event.ALL_ACKNOWLEDGED)
+            self.forget(txn)
 
     def _notice(self, txn: Transaction, event: str, level: str, **fields: Any) -> None:
         self.effects.notices.append(Notice(event, level, txn.id, **fields))
@@ -407,38 +437,3 @@ class Drive:
         code, message = (reply.code, reply.message) if reply else ("", "")
         self._notice(txn, event, level, service=progress.step.service, step=progress.step.name, attempt=progress.attempt,
                      code=code, message=message)
-
-
-def outcome_of(txn: Transaction, number: int) -> OutcomeMessage:
-    """The outcome of a decided transaction, as one client's numbered request is told it."""
-    decided = txn.decided
-    assert decided is not None
-    if decided.decision is Decision.ABORT:
-        return OutcomeMessage(number, txn.id, OutcomeStatus.ABORTED, [], decided.code, decided.message,
-                              decided.service, decided.step, decided.attempts)
-    results = [StepResult(name, p.result) for name, p in txn.steps.items() if p.result and not p.step.after_commit]
-    return OutcomeMessage(number, txn.id, OutcomeStatus.COMMITTED, results)
-
-
-def build_request(txn: Transaction, step: Step) -> bytes:
-    """The step's request from the input and from the results of the steps it follows."""
-    assert txn.saga is not None
-    results: dict[str, Any] = {name: _value(txn.steps[name]) for name in txn.saga.ancestors[step.name]}
-    return encode_plain(step.request(Context(txn.id, txn.input, results)))
-
-
-def finish_kind(txn: Transaction, step: Step) -> Kind:
-    """Which message ends a step of a decided transaction."""
-    if step.after_commit:
-        return Kind.PERFORM
-    return Kind.COMMIT if txn.state is State.COMMITTING else Kind.ROLLBACK
-
-
-def _readable(progress: StepProgress) -> bool:
-    return progress.phase is Phase.DONE or (not progress.step.after_commit and progress.result is not None)
-
-
-def _value(progress: StepProgress) -> Any:
-    if progress.value is UNREAD:
-        progress.value = decode_plain(progress.result or b"")
-    return progress.value

@@ -116,6 +116,28 @@ class LookupRequest(Wire, frozen=True):
     transaction: str = ""
 
 
+class ActKind(IntEnum):
+    """What an operator asks for."""
+
+    RETRY = 0
+    CANCEL = 1
+    RESOLVE = 2
+    PAUSE = 3
+    RESUME = 4
+
+
+class ActRequest(Wire, frozen=True):
+    """An operator acts on one transaction (retry, cancel, resolve); the same act sent again is the same act."""
+
+    number: int
+    kind: ActKind
+    transaction: str
+    who: str
+    reason: str
+    at_ms: int  # on the operator's clock, Unix ms
+    step: str = ""  # to be resolved
+
+
 class ClientBatch(Wire, frozen=True):
     """One exchange from a client to a shard."""
 
@@ -124,6 +146,7 @@ class ClientBatch(Wire, frozen=True):
     submits: list[SubmitRequest]
     cancels: list[CancelRequest] = []
     lookups: list[LookupRequest] = []
+    acts: list[ActRequest] = []
 
 
 class OutcomeStatus(IntEnum):
@@ -133,6 +156,7 @@ class OutcomeStatus(IntEnum):
     ABORTED = 1
     REJECTED = 2  # definite: nothing was begun under this request
     RETRY = 3  # not answered here and now (E_NOT_READY): ask again
+    ACTED = 4  # an operator's act is done, `attempts` messages left at once; the transaction goes on
 
 
 class StepResult(Wire, frozen=True):

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 import msgspec
 
-from orchestrator.protocol.messages import Wire
+from orchestrator.protocol.messages import ActKind, Wire
 
 RECORD_SCHEMA = 1
 
@@ -83,7 +83,32 @@ class CancelledKey(Wire, frozen=True, tag="cancelled_key"):
     at_ms: int
 
 
-Record = Begun | Decided | Ended | Parked | CancelledKey
+class Resolved(Wire, frozen=True, tag="resolved"):
+    """An operator asserts that a parked step has come to what the decision requires; it counts as acknowledged."""
+
+    transaction: str
+    step: str
+    decision: Decision  # what it has come to: the log stores only what its own decision requires
+    who: str
+    reason: str
+    at_ms: int
+    awaited: bool = True  # its ledger is still to agree (commit, rollback); a perform holds nothing
+
+
+class Act(Wire, frozen=True, tag="act"):
+    """What an operator did, when and why; durable before it is done."""
+
+    transaction: str  # empty where a saga or a service was paused or resumed
+    kind: ActKind
+    who: str
+    reason: str
+    at_ms: int
+    step: str = ""
+    saga: str = ""
+    service: str = ""
+
+
+Record = Begun | Decided | Ended | Parked | CancelledKey | Resolved | Act
 
 
 class StoredTransaction(Wire, frozen=True):
@@ -95,6 +120,7 @@ class StoredTransaction(Wire, frozen=True):
     ended_ms: int = 0
     parked: list[Parked] = []  # noqa: RUF012
     recoveries: int = 0  # recoveries in a row without a new record, this one included
+    resolved: list[Resolved] = []  # noqa: RUF012 - those with which no ledger agrees yet
 
 
 class AppendStatus(IntEnum):
@@ -106,6 +132,7 @@ class AppendStatus(IntEnum):
     FENCED = 3  # the epoch is stale; nothing was stored
     UNKNOWN = 4  # a record of a transaction that was never begun; nothing was stored
     FULL = 5  # the disk is full and this would begin something new; nothing was stored
+    REFUSED = 6  # an operator's act that the log's own state does not allow; nothing was stored
 
 
 class AppendResult(Wire, frozen=True):
@@ -133,6 +160,26 @@ class AppendRequest(Wire, frozen=True):
     records: list[EpochRecord]
 
 
+class Pause(Wire, frozen=True):
+    """A saga or a service that an operator has paused."""
+
+    saga: str  # empty where a service is
+    service: str
+    who: str
+    reason: str
+    at_ms: int
+
+
+class Pauses(Wire, frozen=True):
+    """All that is paused; the version rises with every change."""
+
+    version: int = 0
+    paused: list[Pause] = []  # noqa: RUF012
+
+
+NOTHING_PAUSED = Pauses()
+
+
 class AppendReply(Wire, frozen=True):
     """Results in the order of the records; `dropped` says that the sequence was stale and nothing was looked at."""
 
@@ -141,6 +188,7 @@ class AppendReply(Wire, frozen=True):
     watermark_ms: int = 0
     exempt: list[str] = []  # noqa: RUF012
     dropped: bool = False
+    pauses: int = 0  # version of what is paused
 
 
 class LoadRequest(Wire, frozen=True):
@@ -173,6 +221,7 @@ class TakeReply(Wire, frozen=True):
     watermark_ms: int
     restarts: int
     exempt: list[str] = []  # noqa: RUF012
+    pauses: Pauses = NOTHING_PAUSED
 
 
 def encode(value: Wire) -> bytes:

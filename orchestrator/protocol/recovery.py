@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.protocol import answers
-from orchestrator.protocol.drive import Drive, outcome_of
+from orchestrator.protocol.contents import outcome_of
+from orchestrator.protocol.drive import Drive
 from orchestrator.protocol.effects import Joiner, Notice
 from orchestrator.protocol.identifiers import began_ms_of, partition_of
 from orchestrator.protocol.pacing import Held, Pacing
@@ -146,6 +147,9 @@ class Recovery:
         txn = Transaction(begun, saga, self._table.epochs[partition_of(begun.transaction)])
         txn.begun_durable = txn.recovered = txn.held = True
         txn.deadline_ms = now_ms + min(max(begun.deadline_ms - now_ms, 0), begun.duration_ms)
+        for resolved in stored.resolved:
+            if resolved.step in txn.steps:
+                txn.resolve(txn.steps[resolved.step])
         if stored.state in (State.COMMITTED, State.ABORTED):
             txn.end_again()
         for parked in stored.parked:

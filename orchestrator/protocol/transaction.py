@@ -48,7 +48,8 @@ class StepProgress:
     """One step of one transaction."""
 
     __slots__ = (
-        "attempt", "due_ms", "failing", "message", "parked", "phase", "request", "result", "sent_ms", "step", "value", "waits")
+        "attempt", "due_ms", "failing", "message", "parked", "phase", "request", "resolved", "result", "sent_ms", "step",
+        "value", "waits")
 
     def __init__(self, step: Step) -> None:
         self.step = step
@@ -61,6 +62,7 @@ class StepProgress:
         self.failing = ""  # code of the last transient answer
         self.message = ""
         self.parked = False
+        self.resolved = False  # counts as acknowledged: an operator says so, its ledger is still to agree
         self.sent_ms = 0  # the first attempt
         self.waits = False  # for an answer of its service; see `traffic`
 
@@ -70,13 +72,14 @@ class Transaction:
 
     Invariants: `state` changes only through `move`; `deciding` is set from the moment a Decided record leaves until the
     log has answered, and no other decision is proposed meanwhile; no prepare is sent before `begun_durable`.
-    The three counts say how many steps have not voted yes, have not ended (once decided), and wait to be performed.
+    The four counts say how many steps have not voted yes, have not ended (once decided), wait to be performed, and count
+    as ended because an operator says so while their ledgers do not agree yet.
     """
 
     __slots__ = (
         "armed_ms", "begun", "begun_durable", "cancelled", "deadline_ms", "decided", "deciding", "ended", "epoch", "held", "id",
         "input", "joiners", "partition", "performs_waiting", "quarantined", "recovered", "saga", "state", "steps", "unfinished",
-        "votes_missing", "waiters",
+        "unsettled", "votes_missing", "waiters",
     )
 
     def __init__(self, begun: Begun, saga: Saga | None, epoch: int) -> None:
@@ -103,6 +106,7 @@ class Transaction:
         self.votes_missing = len(saga.prepares) if saga else 0
         self.performs_waiting = len(saga.performs) if saga else 0
         self.unfinished = len(self.steps)
+        self.unsettled = 0
 
     def __repr__(self) -> str:
         return f"Transaction({self.id}, {self.begun.saga}, {self.state.name})"
@@ -123,6 +127,16 @@ class Transaction:
         self.ended = True
         self.unfinished -= self.performs_waiting
         self.performs_waiting = 0
+
+    def resolve(self, progress: StepProgress) -> None:
+        """A parked step counts as acknowledged; one that is performed holds nothing: its ledger need not agree, no repeats."""
+        progress.resolved = progress.parked = True
+        self.unfinished -= 1
+        if not progress.step.after_commit:
+            self.unsettled += 1
+            return
+        self.performs_waiting -= progress.phase is Phase.WAITING
+        progress.phase, progress.due_ms = Phase.DONE, NEVER_MS
 
     def may_settle(self, step: str) -> bool:
         """Whether nothing has to end before that step of a decided transaction: its commit or rollback has been sent."""

@@ -26,7 +26,7 @@ BEFORE_THE_DECISION: Final = (
               f"{_DECIDE_COMMIT}\n        for waiter in txn.waiters:\n            self.effects.outcomes.append(("
               "waiter, OutcomeMessage(waiter.number, txn.id, OutcomeStatus.COMMITTED)))"),)),
     Bug("performed before the commit", "what is never undone is performed as soon as all votes are in", "77",
-        (Edit(f"{_DRIVE}._voted_yes", _DECIDE_COMMIT, f"{_DECIDE_COMMIT}\n        self._perform_ready(txn)"),)),
+        (Edit(f"{_DRIVE}._voted_yes", _DECIDE_COMMIT, f"{_DECIDE_COMMIT}\n        self.perform_ready(txn)"),)),
     Bug("decided with a vote missing", "COMMIT is decided one vote too early", "4",
         (Edit(f"{_DRIVE}._voted_yes", "if not txn.votes_missing:", "if txn.votes_missing <= 1:"),)),
     Bug("a vote that comes twice counts twice", "a doubled yes stands for the one that is missing", "26",
@@ -53,11 +53,11 @@ BEFORE_THE_DECISION: Final = (
 
 AFTER_THE_DECISION: Final = (
     Bug("ended before the last ack", "Ended is written while one acknowledgement is missing", "8",
-        (Edit(f"{_DRIVE}._end_if_done", "if txn.unfinished or", "if txn.unfinished > 1 or"),)),
+        (Edit(f"{_DRIVE}.end_if_done", "if txn.unfinished or", "if txn.unfinished > 1 or"),)),
     Bug("ended when parked", "a parked step counts as acknowledged", "76",
         (Edit(f"{_DRIVE}._park", "progress.parked = True", "progress.parked = True\n    txn.unfinished -= 1"),), "trip"),
     Bug("parked for ever", "a parked step is never tried again", "76",
-        (Edit(f"{_DRIVE}._again", "self._park(txn, progress, progress.failing or ErrorCode.SERVICE_UNAVAILABLE,\n",
+        (Edit(f"{_DRIVE}.again", "self._park(txn, progress, progress.failing or ErrorCode.SERVICE_UNAVAILABLE,\n",
               "progress.due_ms = NEVER_MS\n            return self._park(txn, progress, progress.failing or "
               "ErrorCode.SERVICE_UNAVAILABLE,\n"),), "trip"),
     Bug("only the contacted are rolled back", "after a recovery, steps not sent by this life are left alone", "3",
@@ -71,7 +71,7 @@ AFTER_THE_DECISION: Final = (
     Bug("results lost at recovery", "the votes that acks of commits carry are not kept: Perform is built from nothing", "7",
         (Edit(f"{_DRIVE}._acknowledged", "progress.result = reply.result", "progress.result = b'\\xc0'"),), "trip"),
     Bug("performed without its reads", "Perform does not wait for the acks of the steps it reads", "7",
-        (Edit("orchestrator.protocol.drive:_readable", "progress.phase is Phase.DONE or (",
+        (Edit("orchestrator.protocol.contents:readable", "progress.phase is Phase.DONE or (",
               "progress.phase is not Phase.WAITING or ("),), "trip"),
     Bug("an old ack counts", "an ack of anything is an ack of what is asked for now", "38",
         (Edit(f"{_DRIVE}.reply", "elif reply.kind is Kind.PREPARE:",
