@@ -34,6 +34,7 @@ class Name(StrEnum):
     LATENCY = "latency"
     MEMORY = "memory"
     RECOVERY = "recovery"
+    METRICS = "metrics"
 
 
 ABOUT = {
@@ -46,6 +47,7 @@ ABOUT = {
     Name.COST: "CPU by role, bytes on disk and written, commits, fsyncs and calls per order",
     Name.LATENCY: "one order at a time, 16 in flight, and an open loop at half of the capacity",
     Name.MEMORY: "resident memory of every actor after N orders and after 10 N",
+    Name.METRICS: "metrics and JSON log lines at their defaults, against neither; 7 rounds",
     Name.RECOVERY: "a shard killed with all orders open: how long until each has its outcome; memory of an open one",
 }
 HELP = (
@@ -54,6 +56,8 @@ HELP = (
     + "\n\n".join(f"{name}: {text}" for name, text in ABOUT.items()))
 DETAILED = frozenset({Name.COST, Name.MEMORY, Name.RECOVERY, Name.HISTORY})
 CONCURRENCY_TO_KILL = 10_000
+ROUNDS = {Name.METRICS: 7}
+ROUNDS_USUAL = 3
 STDERR = Console(stderr=True)
 
 cli = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, add_completion=False)
@@ -65,7 +69,7 @@ def run(  # noqa: PLR0917 - typer reads the options from the parameters
     orders: Annotated[int | None, typer.Option(min=1, help=f"Measured orders of a run; {ORDERS:,} by default.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Orders in flight; floor: in one group commit.")] = CONCURRENCY,
     warm_up: Annotated[int | None, typer.Option(min=0, help="Orders before; a tenth by default.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each side runs.")] = 3,
+    rounds: Annotated[int | None, typer.Option(min=1, help=f"How often each side runs; {ROUNDS_USUAL} by default.")] = None,
     lines: Annotated[str, typer.Option(metavar="MIN-MAX", help="Lines of an order; '': as measured at a real shop.")] = "1-3",
     seed: Annotated[int, typer.Option(help="Of the orders.")] = 1,
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of the deployments.")] = None,
@@ -88,7 +92,7 @@ def run(  # noqa: PLR0917 - typer reads the options from the parameters
         only=tuple(only or ()), other_orders=other_orders, transactions=tuple(transactions or (1_000_000,)),
         retention_s=retention_s, counts=tuple(count or (1, 2, 4)), rate_per_s=rate, strace=strace)
     try:
-        ok = _compare(name, plan, asked, rounds, as_json=as_json)
+        ok = _compare(name, plan, asked, rounds or ROUNDS.get(name, ROUNDS_USUAL), as_json=as_json)
     except (FailedRunError, RaytxError) as error:
         STDERR.print(f"error {error}", style="red", markup=False)
         raise typer.Exit(1) from None

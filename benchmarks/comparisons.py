@@ -78,6 +78,12 @@ def transport(plan: Plan) -> Comparison:
     return Comparison(sides, "ray", THROUGHPUT)
 
 
+def metrics(plan: Plan) -> Comparison:
+    """Metrics and JSON log lines as they are by default, against neither."""
+    silent = _changed(plan, settings=[*plan.settings, "metrics_ms=0", "log_level=OFF"])
+    return Comparison({"metrics and logs": plan, "neither": silent}, "neither", THROUGHPUT)
+
+
 def latency(plan: Plan, capacity_per_s: float) -> Comparison:
     """Alone, with some in flight, and at half of what it can do, with arrivals of their own."""
     few = min(plan.orders, 2_000)

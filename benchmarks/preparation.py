@@ -62,7 +62,7 @@ class Preparation:
             "shards": lambda: comparisons.shards(self._plan, self._asked.counts)}
         plain = {
             "floor": comparisons.floor, "head-of-line": comparisons.head_of_line, "transport": comparisons.transport,
-            "memory": comparisons.memory, "recovery": comparisons.recovery}
+            "metrics": comparisons.metrics, "memory": comparisons.memory, "recovery": comparisons.recovery}
         if name in plain:
             return plain[name](self._plan)
         if name in makers:

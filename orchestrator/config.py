@@ -24,6 +24,7 @@ class LogLevel(StrEnum):
     INFO = "INFO"
     WARNING = "WARNING"
     ERROR = "ERROR"
+    OFF = "OFF"  # no lines, no file
 
 
 class Transport(StrEnum):

@@ -57,7 +57,7 @@ def configure_logging(role: str, data_dir: Path | None, level: LogLevel, *, stde
     Args:
         role: who writes: "log", "shard-0", a service's name, "keeper", "client".
         data_dir: the file is `data_dir/logs/<role>-<pid>.jsonl` (0600, 50 MB, 5 files kept); None writes no file.
-        level: events below it cost nothing and are dropped.
+        level: events below it cost nothing and are dropped; OFF writes nothing at all.
         stderr: also one readable line per event on stderr.
 
     Raises:
@@ -69,9 +69,10 @@ def configure_logging(role: str, data_dir: Path | None, level: LogLevel, *, stde
         except ValueError:
             continue
     handlers = []
-    if stderr:
+    on = level.value in _LEVELS
+    if on and stderr:
         handlers.append(logger.add(sys.stderr, level=level.value, format=_as_text, backtrace=False, diagnose=False))
-    if data_dir is not None:
+    if on and data_dir is not None:
         handlers.append(_add_file(role, data_dir / "logs", level))
     _Sinks.role, _Sinks.handlers = role, tuple(handlers)
     _Sinks.threshold = _LEVELS[level.value] if handlers else _OFF

@@ -42,6 +42,7 @@ _SHARD = (
     Metric("parkings", Type.COUNTER, "Steps that were parked", ("service", "code")),
     Metric("fenced", Type.COUNTER, "Times that a participant or the log called a shard's epoch stale"),
     Metric("service_lost", Type.COUNTER, "Outages of a service, as a shard met them", ("service",)),
+    Metric("breaker", Type.GAUGE, "Circuit breaker of a service: 0 closed, 1 half open, 2 open", ("service",)),
     Metric("waiting", Type.GAUGE, "Steps that wait for a service's answer", ("service",)),
     Metric("outstanding", Type.GAUGE, "Messages to a service that are queued or not answered", ("service",)),
     Metric("append_queue", Type.GAUGE, "Records of a shard that wait for the append under way"),

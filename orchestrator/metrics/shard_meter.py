@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.metrics.figures import Figures
+from orchestrator.protocol.breaker import BreakerState
 from orchestrator.protocol.counts import Histogram
 
 if TYPE_CHECKING:
@@ -91,6 +92,7 @@ class ShardMeter:
             figures.value(_BY_SERVICE[event], count, service=service)
 
 
+_BREAKERS = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
 _BY_SERVICE = {"attempt_timeout": "timeouts", "service_lost": "service_lost"}
 
 
@@ -108,6 +110,8 @@ def _transactions(figures: Figures, core: Coordinator) -> None:
 def _services(figures: Figures, core: Coordinator, services: Mapping[str, Outstanding]) -> None:
     for name, caller in services.items():
         figures.value("outstanding", caller.outstanding, service=name)
+    for name, report in core.breakers.items():
+        figures.value("breaker", _BREAKERS[report.state], service=name)
     for name, service in core.traffic.services.items():
         figures.value("waiting", service.waiting, service=name)
         for phase, answers in (("prepare", service.prepared), ("finish", service.finished)):

@@ -105,7 +105,7 @@ def test_every_comparison_shows_figures_that_are_named_right() -> None:
         comparisons.systems(plan, comparisons.OTHERS, 100), comparisons.floor(plan), comparisons.history(plan, {5: "d"}),
         comparisons.head_of_line(plan), comparisons.shards(plan, (1, 2)), comparisons.transport(plan),
         comparisons.latency(plan, 1_000), comparisons.cost(plan, traced=True), comparisons.memory(plan),
-        comparisons.recovery(plan)]
+        comparisons.recovery(plan), comparisons.metrics(plan)]
     for comparison in found:
         assert not comparison.base or comparison.base in comparison.sides
         assert comparison.shown

@@ -51,6 +51,13 @@ def test_a_disabled_level_writes_nothing(tmp_path):
     assert [line["event"] for line in read(tmp_path)[1]] == ["parked", "crashed"]
 
 
+def test_off_writes_nothing_at_all(tmp_path, capsys):
+    logs.configure_logging("shard-0", tmp_path, LogLevel.OFF)
+    logs.log_event("crashed", level="CRITICAL")
+    assert not (tmp_path / "logs").exists()
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("level", ["INFO", "WARNING", "ERROR", "CRITICAL"])
 def test_every_level_that_the_code_names_can_be_written(tmp_path, level):
     logs.configure_logging("shard-0", tmp_path, LogLevel.INFO, stderr=False)
