@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
@@ -137,7 +137,10 @@ def examine(plan: Plan, progress: Progress = lambda _part, _explored: None) -> E
 
 
 def _chunks(plan: Plan, path: str, names: list[str], until_s: float | None) -> Iterator[tuple[str, Explored]]:
-    """Results of chunks of seeds, the sagas in turn; more of them as long as there is time."""
+    """Results of chunks of seeds, the sagas in turn; more of them as long as there is time, to each its share of it."""
+    if plan.workers == 1 and until_s is not None:
+        yield from _timed_chunks(plan, path, names, until_s)
+        return
     starts = range(plan.first_seed, plan.first_seed + (plan.seeds if until_s is None else 1 << 60), CHUNK)
     last = None if until_s is not None else plan.first_seed + plan.seeds
     jobs = (
@@ -145,8 +148,6 @@ def _chunks(plan: Plan, path: str, names: list[str], until_s: float | None) -> I
         for start in starts for name in names)
     if plan.workers == 1:
         for job in jobs:
-            if until_s is not None and time.monotonic() >= until_s:
-                return
             yield job[1], explore_seeds(*job)
         return
     with ProcessPoolExecutor(plan.workers, mp_context=get_context("spawn")) as pool:
@@ -157,6 +158,17 @@ def _chunks(plan: Plan, path: str, names: list[str], until_s: float | None) -> I
             more = next(jobs, None) if until_s is None or time.monotonic() < until_s else None
             if more is not None:
                 waiting.append((more[1], pool.submit(explore_seeds, *more)))
+
+
+def _timed_chunks(plan: Plan, path: str, names: Sequence[str], until_s: float) -> Iterator[tuple[str, Explored]]:
+    spent_s = dict.fromkeys(names, 0.0)
+    following = dict.fromkeys(names, plan.first_seed)
+    while time.monotonic() < until_s:
+        name = min(names, key=lambda each: spent_s[each])
+        found = explore_seeds(path, name, following[name], CHUNK, plan.on_disk)
+        spent_s[name] += found.cpu_s
+        following[name] += CHUNK
+        yield name, found
 
 
 def explore_seeds(path: str, saga: str, start: int, count: int, on_disk: bool) -> Explored:  # noqa: FBT001 - of a job

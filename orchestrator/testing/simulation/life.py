@@ -34,6 +34,17 @@ class Message(NamedTuple):
     body: Any
 
 
+class _Handlers(dict[str, str]):
+    """Names of the methods that take messages, by those of the messages."""
+
+    def __missing__(self, method: str) -> str:
+        name = self[method] = f"on_{method}"
+        return name
+
+
+_HANDLERS = _Handlers()
+
+
 class Life:
     """Base of all roles.
 
@@ -65,7 +76,7 @@ class Life:
             if deliver is not None:
                 deliver(message.body)
             return
-        getattr(self, f"on_{message.method}")(message)
+        getattr(self, _HANDLERS[message.method])(message)
 
     def after(self, delay_ms: int, action: Callable[[], None]) -> None:
         """Do something later, if it still lives then."""

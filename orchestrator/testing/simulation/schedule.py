@@ -35,6 +35,7 @@ class Run:
         options: what could happen.
         fired: faults that happened.
         committed, aborted: outcomes that were told.
+        worked: whether any service did something for a transaction.
         trace: (simulated ms, what, who), in order.
         violation: guarantee and text, None where all held.
         marks: rows of the catalogue of failures that occurred.
@@ -45,6 +46,7 @@ class Run:
     fired: list[Draw]
     committed: int
     aborted: int
+    worked: bool
     trace: list[tuple[int, str, str]]
     violation: tuple[str, str] | None
     marks: Marks = field(default_factory=Marks)
@@ -78,7 +80,7 @@ def run_schedule(
     world.stores.close()
     statuses = [told.outcome.status for told in world.answers]
     run = Run(seed, options, chance.fired, statuses.count(OutcomeStatus.COMMITTED), statuses.count(OutcomeStatus.ABORTED),
-              world.trace, violation, world.witness.marks)
+              bool(world.worked), world.trace, violation, world.witness.marks)
     world.dismantle()
     return run
 

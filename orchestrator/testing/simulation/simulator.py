@@ -67,7 +67,7 @@ class Explored:
     """What a series of schedules came to.
 
     Attributes:
-        schedules: those that count: at least one transaction of several steps, and at least one fault that happened.
+        schedules: those that count: services worked for a transaction of several steps, and at least one fault happened.
         idle: the others.
         traces: digests of the traces seen.
         violation: the first one, None where all held.
@@ -116,7 +116,7 @@ def explore(
     gc.set_threshold(*GC_THRESHOLDS)  # schedules leave cycles behind, but few
     for seed in seeds:
         run = simulator.run(seed)
-        counts = steps > 1 and run.fired and run.committed + run.aborted > 0
+        counts = steps > 1 and run.fired and run.worked
         explored.schedules += bool(counts)
         explored.idle += not counts
         explored.committed += run.committed

@@ -10,6 +10,7 @@ import heapq
 import sqlite3
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from orchestrator.config import FaultSettings
@@ -297,7 +298,7 @@ class World:
         if life.frozen:
             life.held.append(lambda: self._receive(life, message))
         else:
-            self.run_as(life, lambda: self._receive(life, message))
+            self.run_as(life, partial(self._receive, life, message))
 
     def _receive(self, life: Life, message: Message) -> None:
         self.note(message.method, life.name)
