@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from actors.ledger import EXPIRED_TABLE, TABLE, RowState
 from actors.refusals import REFUSALS
 from orchestrator.errors import CATALOGUE
+from orchestrator.metrics.registry import METRICS
 from orchestrator.protocol.messages import Kind
 from orchestrator.protocol.records import State
 from orchestrator.protocol.transaction import TRANSITIONS, Event
@@ -109,12 +110,26 @@ def protocol_page(page: str) -> str:
     return page
 
 
+def metrics_page(page: str) -> str:
+    """docs/metrics.md with its table as the registry has it.
+
+    Raises:
+        ValueError: the markers of the table are missing.
+    """
+    rows = [(f"`{metric.name}`", metric.type.value, ", ".join(metric.labels), metric.about) for metric in METRICS.values()]
+    table = "\n".join(_table(("name", "type", "labels", "what it is"), rows))
+    marked = re.compile(_MARKED.format(name="metrics"), re.DOTALL)
+    if len(marked.findall(page)) != 1:
+        raise ValueError("docs/metrics.md: the markers of the table 'metrics' must stand there once")
+    return marked.sub(lambda found: f"{found[1]}{table}\n{found[2]}", page)
+
+
 def pages() -> dict[Path, str]:
     """Every generated page as it should be."""
-    protocol = DOCS / "protocol.md"
+    protocol, metrics = DOCS / "protocol.md", DOCS / "metrics.md"
     return {
         DOCS / "errors.md": errors_page(), DOCS / "failure-modes.md": failures_page(),
-        protocol: protocol_page(protocol.read_text())}
+        protocol: protocol_page(protocol.read_text()), metrics: metrics_page(metrics.read_text())}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
