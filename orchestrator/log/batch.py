@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from orchestrator.errors import ErrorCode
 from orchestrator.log.acts import INSERT_ACT, act_row, is_stored
+from orchestrator.log.facets import ABORTED, COMMITTED, Facets, code_facet, saga_facet, service_facet
 from orchestrator.log.rows import as_decided, load_stored
 from orchestrator.log.schema import digest_of_key, encode_record
 from orchestrator.protocol.identifiers import epoch_of, partition_of
@@ -95,6 +96,7 @@ class Batch:
         unsettled: those that have ended while a ledger is still to agree with what an operator asserted; likewise.
         owners: of the partitions.
         bound: key to id, for every key of the batch that the log knows.
+        facets: by which lists find transactions.
         last_record: sequence of the newest record in the log.
         now_ms: Unix ms.
 
@@ -111,11 +113,13 @@ class Batch:
         *,
         unsettled: dict[str, OpenTransaction],
         bound: dict[str, str],
+        facets: Facets,
         last_record: int,
         now_ms: int,
     ) -> None:
         self._connection, self._open, self._owners, self._bound = connection, open_transactions, owners, bound
         self._unsettled = unsettled
+        self._facets = facets
         self.last_record = last_record
         self.oldest_begun: str | None = None
         self._now_ms = now_ms
@@ -147,6 +151,7 @@ class Batch:
             if rows:
                 self._connection.executemany(sql, rows)
                 rows.clear()
+        self._facets.flush(self._connection)
 
     def _begun(self, record: Begun) -> AppendResult:
         bound = self._bound.get(record.key)
@@ -284,6 +289,7 @@ class Batch:
             self.oldest_begun = txn
         self._bound[record.key] = txn
         self._open[txn] = OpenTransaction(partition, sequence)
+        self._facets.note(saga_facet(record.saga), txn)
         self._rows[_INSERT_KEY].append((digest_of_key(record.key), sequence))
         self._rows[_INSERT_TRANSACTION].append((
             txn, record.key, record.saga, record.version, record.business_key, partition, record.began_ms,
@@ -295,10 +301,13 @@ class Batch:
         if record.decision is Decision.COMMIT:
             self._rows[_COMMIT].append(
                 (State.COMMITTING.value, sequence, record.at_ms, record.attempts, record.transaction))
+            self._facets.note(COMMITTED, record.transaction)
         else:
             self._rows[_ABORT].append((
                 State.ABORTING.value, sequence, record.at_ms, record.attempts, record.code, record.message,
                 record.service, record.step, record.transaction))
+            for facet in (ABORTED, code_facet(record.code), service_facet(record.service)):
+                self._facets.note(facet, record.transaction)
 
     def _begins_now(self, transaction: str) -> bool:
         """Whether the id was allocated under the partition's present epoch: a late Begun of an earlier one is refused."""

@@ -9,6 +9,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.log.facets import (
+    ABORTED,
+    AFTER_HEX,
+    COMMITTED,
+    STRETCH_DIGITS,
+    code_facet,
+    saga_facet,
+    service_facet,
+    stretches,
+)
 from orchestrator.log.rows import bound_to, load_parked
 from orchestrator.protocol.identifiers import oldest_id
 from orchestrator.protocol.records import Parked, State
@@ -20,17 +30,14 @@ if TYPE_CHECKING:
 LIMIT_MAX = 10_000
 STATES = {state.name.lower(): state for state in State}
 NAMES = [state.name.lower() for state in sorted(State)]
+_FEW = {"open", *(state.name.lower() for state in (State.PREPARING, State.COMMITTING, State.ABORTING))}
 COLUMNS = (
     "txn, key, saga, version, state, business_key, began_ms, deadline_ms, decided_ms, ended_ms, code, message, service, "
     "step, attempts, parked")
-# the literal terms are those of the partial indexes, which are used only where they are repeated
+_BUSINESS_KEY = "business_key = ? AND business_key != ''"  # a partial index is used only where its term is repeated
 _TERMS = {
-    "saga": "saga = ?",
-    "code": "code = ? AND code != ''",
-    "service": "service = ? AND service != ''",
-    "business_key": "business_key = ? AND business_key != ''",
-    "after": "txn < ?",
-}
+    "saga": "saga = ?", "code": "code = ?", "service": "service = ?", "business_key": _BUSINESS_KEY, "after": "txn < ?"}
+_FACETS = {"saga": saga_facet, "code": code_facet, "service": service_facet}
 
 Terms = list[tuple[str, list[Any]]]
 Row = tuple[Any, ...]
@@ -107,7 +114,10 @@ def find(connection: sqlite3.Connection, query: TransactionQuery) -> list[Transa
     """
     if not 1 <= query.limit <= LIMIT_MAX:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"limit must be 1 to {LIMIT_MAX}; got {query.limit}")
-    sources = [_rows(connection, terms, query.limit) for terms in _alternatives(connection, query)]
+    facets = _facets_of(query)
+    sources = [
+        _rows_by_facet(connection, query, terms, facets) if facets else _rows(connection, terms, query.limit)
+        for terms in _alternatives(connection, query)]
     if query.parked is not False and (query.code or query.service):
         sources.append(_parked_rows(connection, query))
     newest = merge(*sources, key=_id, reverse=True)
@@ -126,13 +136,30 @@ def _rows(connection: sqlite3.Connection, terms: Terms, limit: int) -> Iterator[
         f"SELECT {COLUMNS} FROM transactions {where}ORDER BY txn DESC LIMIT ?", [*values, limit])  # noqa: S608 - constant terms
 
 
+def _rows_by_facet(connection: sqlite3.Connection, query: TransactionQuery, terms: Terms, facets: list[str]) -> Iterator[Row]:
+    """Stretch by stretch, from the newest one."""
+    newest = min(filter(None, (
+        query.after, None if query.until_ms is None else oldest_id(query.until_ms), "f" * STRETCH_DIGITS)))
+    for stretch in stretches(connection, facets, newest, oldest_id(query.since_ms or 0)):
+        within: Terms = [("txn >= ?", [stretch]), ("txn < ?", [stretch + AFTER_HEX])]
+        yield from _rows(connection, terms + within, query.limit)
+
+
+def _facets_of(query: TransactionQuery) -> list[str]:
+    """What the coarse index knows of what is asked; nothing where an index of its own leads to few transactions."""
+    if query.key or query.business_key or query.parked or query.state in _FEW:
+        return []
+    facets = [facet(getattr(query, name)) for name, facet in _FACETS.items() if getattr(query, name)]
+    return facets + [state for state in (COMMITTED, ABORTED) if state == query.state]
+
+
 def _alternatives(connection: sqlite3.Connection, query: TransactionQuery) -> list[Terms]:
     """One selection for each index that leads to some of the rows."""
     terms = _terms(query)
     if not query.key:
         return [terms]
     bound = bound_to(connection, [query.key]).get(query.key, "")
-    return [[*terms, ("business_key = ? AND business_key != ''", [query.key])], [*terms, ("txn = ?", [bound])]]
+    return [[*terms, (_BUSINESS_KEY, [query.key])], [*terms, ("txn = ?", [bound])]]
 
 
 def _parked_rows(connection: sqlite3.Connection, query: TransactionQuery) -> Iterator[Row]:
@@ -168,6 +195,6 @@ def _state_terms(state: str) -> list[str]:
     if state not in STATES:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"state must be one of {', '.join(STATES)}, open; got {state!r}")
     terms = [f"state = {STATES[state].value}"]
-    if STATES[state] in {State.PREPARING, State.COMMITTING, State.ABORTING}:
+    if state in _FEW:
         terms.append("ended_sequence = 0")  # few are open: their index finds them
     return terms

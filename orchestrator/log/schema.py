@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from orchestrator.log.facets import FACETS
 from orchestrator.migration import Migration, statements
 from orchestrator.protocol.messages import Wire
 from orchestrator.protocol.records import RECORD_SCHEMA, Record
@@ -96,7 +97,7 @@ _OPERATE = statements(  # Resolved and Act records stand in `parkings`, too
     PRIMARY KEY (saga, service)
 ) WITHOUT ROWID""",
 )
-LOG_MIGRATIONS: Final[tuple[Migration, ...]] = (_OPERATE,)
+LOG_MIGRATIONS: Final[tuple[Migration, ...]] = (_OPERATE, FACETS)
 
 
 class Envelope(Wire, frozen=True):
