@@ -13,7 +13,7 @@ from orchestrator.migration import statements
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 STRETCH_DIGITS = 10  # of an id: its time in 256 ms
 AFTER_HEX = "g"  # sorts behind every id that begins with what stands before it
@@ -67,6 +67,16 @@ class Facets:
             if len(self._known) > _KNOWN_MAX:
                 self._known.clear()
 
+    def forget(self, connection: sqlite3.Connection, forgotten: Sequence[str]) -> None:
+        """Drop the stretches of forgotten transactions in which none is left."""
+        emptied = [stretch for stretch in {txn[:STRETCH_DIGITS] for txn in forgotten} if connection.execute(
+            "SELECT 1 FROM transactions WHERE txn >= ? AND txn < ? LIMIT 1", (stretch, stretch + AFTER_HEX)).fetchone() is None]
+        if emptied:
+            connection.executemany(
+                "DELETE FROM facets WHERE facet = ? AND stretch = ?",
+                [(facet, stretch) for facet in _names(connection) for stretch in emptied])
+            self._known.clear()
+
 
 def stretches(connection: sqlite3.Connection, facets: Sequence[str], newest: str, oldest: str) -> Iterator[str]:
     """Those that have all the facets, the newest first; as many look-ups as the rarest facet has stretches.
@@ -92,15 +102,6 @@ def stretches(connection: sqlite3.Connection, facets: Sequence[str], newest: str
                 return
             found = f"{int(found, 16) - 1:0{STRETCH_DIGITS}x}"
         at = found
-
-
-def forget_facets(connection: sqlite3.Connection, forgotten: Iterable[str]) -> None:
-    """Drop the stretches of forgotten transactions in which none is left."""
-    emptied = [stretch for stretch in {txn[:STRETCH_DIGITS] for txn in forgotten} if connection.execute(
-        "SELECT 1 FROM transactions WHERE txn >= ? AND txn < ? LIMIT 1", (stretch, stretch + AFTER_HEX)).fetchone() is None]
-    connection.executemany(
-        "DELETE FROM facets WHERE facet = ? AND stretch = ?",
-        [(facet, stretch) for facet in _names(connection) for stretch in emptied])
 
 
 def _names(connection: sqlite3.Connection) -> Iterator[str]:

@@ -13,7 +13,7 @@ from orchestrator.database import OwnedDatabase, create_database
 from orchestrator.files import REAL_FILES
 from orchestrator.log.acts import KEPT_MS, change_pause, forget_acts, load_pauses
 from orchestrator.log.batch import Batch, OpenTransaction, Owner
-from orchestrator.log.facets import Facets, forget_facets
+from orchestrator.log.facets import Facets
 from orchestrator.log.opening import check_tail, load_open
 from orchestrator.log.rows import bound_to, load_stored, select_in
 from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, LOG_SCHEMA, decode_record, digest_of_key
@@ -231,8 +231,8 @@ class LogStore:
             fresh = [self._is_fresh(request) for request in requests]
             bound = self._bound_keys([r for r, wanted in zip(requests, fresh, strict=True) if wanted])
             batch = Batch(
-                self._database.connection, self._open, self._owners, unsettled=self._unsettled, bound=bound, facets=self._facets,
-                last_record=self._last_record, now_ms=now_ms)
+                self._database.connection, self._open, self._owners, unsettled=self._unsettled, bound=bound,
+                facets=self._facets, last_record=self._last_record, now_ms=now_ms)
             results = [
                 batch.apply(r, admitting=admitting) if wanted else None for r, wanted in zip(requests, fresh, strict=True)]
             batch.flush()
@@ -423,9 +423,7 @@ class LogStore:
         kept += [row for row in select_in(connection, "SELECT sequence FROM parkings WHERE txn IN", passed) if row[0] < base]
         connection.executemany("DELETE FROM records WHERE sequence = ?", kept)
         connection.executemany("DELETE FROM transactions WHERE txn = ?", forgotten)
-        if rows:
-            forget_facets(connection, [txn for txn, *_ in rows])
-            self._facets = Facets()  # it may know of what is gone
+        self._facets.forget(connection, [txn for txn, *_ in rows])
         connection.executemany("DELETE FROM parkings WHERE txn = ?", forgotten)
         connection.executemany("DELETE FROM resolutions WHERE txn = ?", forgotten)
         connection.executemany("DELETE FROM keys WHERE digest = ?", [(digest_of_key(key),) for _, key, *_ in rows])
