@@ -25,7 +25,8 @@ def series(figures: Figures | None, name: str, **labels: str) -> list[dict[str, 
 
 def total(figures: Figures | None, name: str, **labels: str) -> float:
     """The sum of the series of a counter or gauge, or of a histogram's counts."""
-    return sum(one["value"] if "value" in one else one["count"] for one in series(figures, name, **labels))
+    values: list[float] = [one["value"] if "value" in one else one["count"] for one in series(figures, name, **labels)]
+    return sum(values)
 
 
 def rate_per_s(before: Figures | None, after: Figures | None, name: str, **labels: str) -> float | None:
@@ -36,7 +37,7 @@ def rate_per_s(before: Figures | None, after: Figures | None, name: str, **label
     if not after or not before:
         return None
     restarted = after["since_ms"] != before["since_ms"]
-    elapsed_ms = after["at_ms"] - (after["since_ms"] if restarted else before["at_ms"])
+    elapsed_ms: int = after["at_ms"] - (after["since_ms"] if restarted else before["at_ms"])
     if elapsed_ms <= 0:
         return None
     was = 0 if restarted else total(before, name, **labels)

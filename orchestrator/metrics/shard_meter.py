@@ -111,7 +111,7 @@ def _services(figures: Figures, core: Coordinator, services: Mapping[str, Outsta
     for name, caller in services.items():
         figures.value("outstanding", caller.outstanding, service=name)
     for name, report in core.breakers.items():
-        figures.value("breaker", _BREAKERS[report.state], service=name)
+        figures.value("breaker", _BREAKERS[BreakerState(report.state)], service=name)
     for name, service in core.traffic.services.items():
         figures.value("waiting", service.waiting, service=name)
         for phase, answers in (("prepare", service.prepared), ("finish", service.finished)):
