@@ -13,6 +13,7 @@ from rich.console import Group
 
 from orchestrator import rendering
 from orchestrator.config import LogLevel, Settings, make_settings
+from orchestrator.console.command import console
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RaytxError
 from orchestrator.log.reader import LogReader
@@ -61,6 +62,7 @@ def build_cli(default_app: str) -> typer.Typer:
     cli.command("list")(list_transactions)
     cli.command()(metrics)
     cli.command("test")(prove)
+    cli.command()(console)
     return cli
 
 

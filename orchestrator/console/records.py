@@ -1,0 +1,152 @@
+"""What the pages read from the data directory: it is there whether the deployment runs or not."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import closing
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from orchestrator.app import load_app
+from orchestrator.log.finding import TransactionQuery, TransactionSummary
+from orchestrator.log.reader import LogReader
+from orchestrator.logs import redact
+from orchestrator.timeline import timeline
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from orchestrator.app import App
+    from orchestrator.deployment import DataDirectory
+    from orchestrator.log.acts import StoredAct
+    from orchestrator.protocol.records import Pause
+    from orchestrator.timeline import Timeline
+
+PAGE_MAX = 200
+PARKED_MAX = 200
+OLD_MS = 60_000  # a transaction that is open for longer deserves a look
+
+
+class ParkedStep(NamedTuple):
+    """A step that needs an operator, with what is known of its transaction; texts are redacted."""
+
+    transaction: str
+    saga: str
+    state: str
+    business_key: str
+    step: str
+    code: str
+    message: str
+    at_ms: int
+
+
+class Brief(NamedTuple):
+    """A transaction in one line."""
+
+    transaction: str
+    saga: str
+    state: str
+    business_key: str
+    began_ms: int
+    parked: list[str]  # steps
+
+
+class LogFacts(NamedTuple):
+    """What the log says of itself; `old` is a transaction open for more than a minute, or None."""
+
+    records: int
+    open: int
+    parked: int  # transactions, at most PARKED_MAX
+    old: TransactionSummary | None
+    watermark_ms: int
+    epochs: dict[int, int]
+
+
+class Records:
+    """Reads log and ledgers, one snapshot a question.
+
+    Args:
+        directory: the data directory.
+        app_path: import path of the app that ran there.
+    """
+
+    def __init__(self, directory: DataDirectory, app_path: str) -> None:
+        self.directory, self._app_path = directory, app_path
+
+    @cached_property
+    def app(self) -> App:
+        """Services and sagas.
+
+        Raises:
+            DefiniteError: E_CONFIG: it cannot be imported.
+        """
+        record = self.directory.record()
+        if record is not None:
+            sys.path.extend(entry for entry in record.app_path if entry not in sys.path)
+        return load_app(self._app_path)
+
+    def find(self, query: TransactionQuery) -> list[TransactionSummary]:
+        """The newest transactions that fit, redacted.
+
+        Raises:
+            DefiniteError: E_INVALID_INPUT, E_STORE_REFUSED.
+        """
+        with closing(LogReader(self.directory.log_path)) as log:
+            return [_redacted(one) for one in log.find(query)]
+
+    def timeline(self, transaction: str) -> Timeline:
+        """One transaction, redacted.
+
+        Raises:
+            DefiniteError: E_INVALID_INPUT, E_UNKNOWN, E_STORE_REFUSED.
+        """
+        return timeline(self.directory.path, self.app, transaction)
+
+    def parked(self) -> list[ParkedStep]:
+        """Steps that need an operator, of the newest transactions that have any."""
+        return [
+            ParkedStep(
+                one.transaction, one.saga, one.state, one.business_key, parked.step, parked.code, parked.message, parked.at_ms)
+            for one in self.find(TransactionQuery(parked=True, limit=PARKED_MAX)) for parked in one.parked_steps]
+
+    def acts(self, limit: int) -> list[StoredAct]:
+        """What operators did, the newest first."""
+        with closing(LogReader(self.directory.log_path)) as log:
+            return log.acts(limit=limit)
+
+    def pauses(self) -> list[Pause]:
+        """What is paused, by whom and why."""
+        with closing(LogReader(self.directory.log_path)) as log:
+            return log.pauses().paused
+
+    def briefs(self, transactions: Sequence[str]) -> dict[str, Brief]:
+        """Those of these transactions that the log knows, by id."""
+        with closing(LogReader(self.directory.log_path)) as log:
+            found = log.load([], transactions)
+        return {
+            one.begun.transaction: Brief(
+                one.begun.transaction, one.begun.saga, one.state.name.lower(), _text(one.begun.business_key),
+                one.begun.began_ms, [parked.step for parked in one.parked])
+            for one in found}
+
+    def facts(self) -> LogFacts:
+        """What the log says of itself; cheap, whatever its length."""
+        now_ms = time.time_ns() // 1_000_000
+        with closing(LogReader(self.directory.log_path)) as log:
+            old = log.find(TransactionQuery(state="open", parked=False, until_ms=now_ms - OLD_MS, limit=1))
+            parked = log.find(TransactionQuery(parked=True, limit=PARKED_MAX))
+            return LogFacts(
+                log.last_record, log.open_count(), len(parked), _redacted(old[0]) if old else None, log.watermark_ms,
+                log.epochs())
+
+
+def _redacted(one: TransactionSummary) -> TransactionSummary:
+    plain: dict[str, Any] = redact(msgspec.to_builtins(one)) | {"transaction": one.transaction}
+    return msgspec.convert(plain, TransactionSummary)
+
+
+def _text(value: str) -> str:
+    return str(redact(value))
