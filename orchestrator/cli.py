@@ -3,22 +3,20 @@
 import json
 import sys
 import time
-from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group
 
 from orchestrator import rendering
 from orchestrator.config import LogLevel, Settings, make_settings
 from orchestrator.console.command import console
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RaytxError
-from orchestrator.log.reader import LogReader
 from orchestrator.logs import redact
 from orchestrator.terminal.answer import EXIT_BAD, EXIT_UNREACHABLE, EXIT_WRONG_USE, answer, report_errors
+from orchestrator.terminal.doctor import doctor
 from orchestrator.terminal.down import down
 from orchestrator.terminal.listing import list_transactions
 from orchestrator.terminal.metrics import metrics
@@ -33,6 +31,7 @@ from orchestrator.terminal.options import (
     existing,
 )
 from orchestrator.terminal.showing import show
+from orchestrator.terminal.status import status
 from orchestrator.testing.command import prove
 
 
@@ -57,7 +56,7 @@ def build_cli(default_app: str) -> typer.Typer:
         if str(Path.cwd()) not in sys.path:  # apps lie beside the data; a console script does not look there
             sys.path.append(str(Path.cwd()))
 
-    for command in (up, down, status, submit, show, audit, cancel):
+    for command in (up, down, status, doctor, submit, show, audit, cancel):
         cli.command()(command)
     cli.command("list")(list_transactions)
     cli.command()(metrics)
@@ -101,35 +100,6 @@ def up(
         answer(told, rendering.deployment_text(record, str(directory.path)), as_json=as_json)
         if foreground:
             raise typer.Exit(forward_signals(keeper))
-
-
-def status(
-    *,
-    data: Data = DATA_DEFAULT,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an actor's answer.")] = 5.0,
-    as_json: Json = False,
-) -> None:
-    """What runs on a data directory and how every actor is; exit 3 where nothing runs."""
-    with report_errors(as_json=as_json):
-        from orchestrator.cluster import attach  # noqa: PLC0415 - Ray takes a second to import
-
-        deployment = attach(data)
-        try:
-            actors = deployment.statuses(timeout)
-        finally:
-            deployment.stop()
-        directory = DataDirectory(data)
-        record = directory.record()
-        assert record is not None
-        with closing(LogReader(directory.log_path)) as log:
-            open_count = log.open_count()
-        healthy = all(actor["state"] == "serving" for actor in actors)
-        text = Group(
-            rendering.deployment_text(record, str(directory.path)), "", rendering.actors_table(actors), "",
-            f"{open_count} open transactions")
-        told = {"deployment": rendering.deployment_json(record, str(directory.path)), "healthy": healthy,
-                "open": open_count, "actors": actors}
-        answer(told, text, as_json=as_json)
 
 
 def submit(

@@ -9,6 +9,7 @@ import msgspec
 from orchestrator.database import open_reader, refused
 from orchestrator.files import REAL_FILES
 from orchestrator.log.acts import StoredAct, load_acts, load_pauses
+from orchestrator.log.backlog import Backlog, backlog_of
 from orchestrator.log.finding import COLUMNS, STATES, TransactionQuery, TransactionSummary, find, summary_of
 from orchestrator.log.rows import bound_to, load_stored, parking_rows
 from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, decode_record
@@ -140,6 +141,14 @@ class LogReader:
         """How many transactions have not ended; cheap."""
         row = self._connection.execute("SELECT COUNT(*) FROM transactions WHERE ended_sequence = 0").fetchone()
         return int(row[0])
+
+    def backlog(self, now_ms: int) -> Backlog:
+        """What is open, and which of it should long have come further.
+
+        Args:
+            now_ms: Unix time.
+        """
+        return backlog_of(self._connection, now_ms)
 
     def close(self) -> None:
         """Release the snapshot."""
