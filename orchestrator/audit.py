@@ -21,7 +21,7 @@ from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.reader import LogReader
 from orchestrator.logs import redact
 from orchestrator.protocol.identifiers import oldest_id
-from orchestrator.protocol.records import State, StoredTransaction
+from orchestrator.protocol.records import Resolved, State, StoredTransaction
 from orchestrator.verdict import Check, Found, Plan, Violation, judge, judge_stranger
 
 if TYPE_CHECKING:
@@ -59,6 +59,9 @@ class ReadableLog(Protocol):
     def stored(self, transaction: str) -> StoredTransaction | None:
         """One transaction."""
 
+    def resolved(self) -> dict[str, list[Resolved]]:
+        """By transaction, what operators asserted of its steps while no ledger agrees with it."""
+
     def verify(self) -> list[str]:
         """What is wrong with the records and their index."""
 
@@ -69,6 +72,17 @@ class SagaCounts(msgspec.Struct):
     committed: int = 0
     aborted: int = 0
     open: int = 0
+
+
+class AssertedStep(msgspec.Struct, frozen=True):
+    """A step that counts as acknowledged because an operator says so; no finding, and never hidden."""
+
+    transaction: str
+    step: str
+    decision: str
+    who: str
+    reason: str
+    at_ms: int
 
 
 class AuditReport(msgspec.Struct):
@@ -86,6 +100,8 @@ class AuditReport(msgspec.Struct):
         open: transactions of any saga that have not ended.
         parked: those of them that wait for an operator.
         parked_transactions: ids of these, up to a hundred.
+        asserted: steps that an operator resolved while no ledger agrees yet: not counted as violations.
+        asserted_steps: these, up to a hundred, with who asserted it and why.
         by_saga: counts by saga; keys cancelled before their submit came count under "".
         totals: the services' sums by name.
         left_out: what could not be judged, and why.
@@ -102,6 +118,8 @@ class AuditReport(msgspec.Struct):
     open: int = 0
     parked: int = 0
     parked_transactions: list[str] = msgspec.field(default_factory=list)
+    asserted: int = 0
+    asserted_steps: list[AssertedStep] = msgspec.field(default_factory=list)
     by_saga: dict[str, SagaCounts] = msgspec.field(default_factory=dict)
     totals: dict[str, int] = msgspec.field(default_factory=dict)
     left_out: list[str] = msgspec.field(default_factory=list)
@@ -220,6 +238,11 @@ class _Walk:
         self.judged = 0
         self._first_saga = app.sagas[0].name if app.sagas else ""
         self._earlier, self._later = earlier, later
+        standing = later.resolved()
+        self._list_asserted(standing)
+        self._asserted = {  # a ledger that was read in between may have agreed meanwhile
+            txn: {one.step for one in (*standing.get(txn, ()), *before.get(txn, ()))}
+            for before in [earlier.resolved()] for txn in before.keys() | standing.keys()}
         self._purged_below = oldest_id(later.watermark_ms)
         self._plans = {(saga.name, saga.version): Plan(saga.name, saga.steps) for saga in app.sagas}
         self._plans["", 0] = Plan("", ())  # a key cancelled before its submit came: it has no steps
@@ -308,7 +331,8 @@ class _Walk:
         verdict = judge(
             summary.transaction, state, plan, rows,
             earlier=lambda: self._earlier_state(summary.transaction),
-            purged=summary.transaction < self._purged_below and state not in _OPEN)
+            purged=summary.transaction < self._purged_below and state not in _OPEN,
+            asserted=self._asserted.get(summary.transaction, ()))
         self._moved += verdict.moved
         for violation in verdict.violations:
             self.report.add(violation)
@@ -329,6 +353,13 @@ class _Walk:
             self.report.open += 1
             if summary.parked:
                 self._park(summary.transaction)
+
+    def _list_asserted(self, standing: Mapping[str, list[Resolved]]) -> None:
+        everything = [one for found in standing.values() for one in found]
+        self.report.asserted = len(everything)
+        self.report.asserted_steps = [
+            AssertedStep(one.transaction, one.step, one.decision.name, one.who, redact(one.reason), one.at_ms)
+            for one in everything[:PARKED_LISTED_MAX]]
 
     def _park(self, transaction: str) -> None:
         self.report.parked += 1

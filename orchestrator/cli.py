@@ -15,6 +15,7 @@ from orchestrator.console.command import console
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RaytxError
 from orchestrator.logs import redact
+from orchestrator.terminal.acting import acts, cancel, resolve, retry
 from orchestrator.terminal.answer import EXIT_BAD, EXIT_UNREACHABLE, EXIT_WRONG_USE, answer, report_errors
 from orchestrator.terminal.doctor import doctor
 from orchestrator.terminal.down import down
@@ -25,11 +26,11 @@ from orchestrator.terminal.options import (
     AppPath,
     Data,
     Json,
-    TransactionId,
     app_of,
     app_path,
     existing,
 )
+from orchestrator.terminal.pausing import pause, resume
 from orchestrator.terminal.showing import show
 from orchestrator.terminal.status import status
 from orchestrator.testing.command import prove
@@ -56,7 +57,8 @@ def build_cli(default_app: str) -> typer.Typer:
         if str(Path.cwd()) not in sys.path:  # apps lie beside the data; a console script does not look there
             sys.path.append(str(Path.cwd()))
 
-    for command in (up, down, status, doctor, submit, show, audit, cancel):
+    for command in (
+            up, down, status, doctor, submit, show, audit, retry, cancel, resolve, pause, resume, acts):
         cli.command()(command)
     cli.command("list")(list_transactions)
     cli.command()(metrics)
@@ -140,26 +142,6 @@ def audit(context: typer.Context, *, data: Data = DATA_DEFAULT, app: AppPath = N
             report = run_audit(directory.path, app_of(directory, app, str(context.obj)), progress)
         answer(report.to_json(), rendering.audit_text(report), as_json=as_json)
     raise typer.Exit(0 if report.ok else EXIT_BAD)
-
-
-def cancel(
-    transaction: TransactionId,
-    *,
-    data: Data = DATA_DEFAULT,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for the outcome.")] = 30.0,
-    as_json: Json = False,
-) -> None:
-    """Ask to abort a transaction; exit 1 if it had been committed already."""
-    with report_errors(as_json=as_json):
-        from orchestrator.client import Client  # noqa: PLC0415 - Ray takes a second to import
-        from orchestrator.cluster import attach  # noqa: PLC0415
-
-        with Client(attach(data)) as client:
-            outcome = client.cancel(transaction=transaction).outcome(timeout)
-        told = {"transaction": outcome.transaction, "status": str(outcome.status), "code": outcome.code}
-        text = f"{outcome.transaction} is aborted" if not outcome.committed else f"{outcome.transaction} had been committed"
-        answer(told, text, as_json=as_json)
-    raise typer.Exit(EXIT_BAD if outcome.committed else 0)
 
 
 def parse_settings(assignments: list[str], last: dict[str, Any], **chosen: Any) -> Settings:

@@ -126,6 +126,11 @@ def audit_text(report: AuditReport) -> RenderableType:
     failed = [f"{name} {count}" for name, count in report.by_check.items() if count]
     if failed:
         parts.append(Text(f"by check: {', '.join(failed)}"))
+    parts += [
+        Text(f"asserted by an operator: {one.transaction} step {one.step!r} counts as {one.decision}, says {one.who}: "
+             f"{one.reason}", "yellow") for one in report.asserted_steps]
+    if report.asserted > len(report.asserted_steps):
+        parts.append(Text(f"asserted by an operator: {report.asserted} in all", "yellow"))
     parts += [Text(f"left out: {text}") for text in report.left_out]
     return Group(*parts)
 

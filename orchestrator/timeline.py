@@ -17,7 +17,7 @@ from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.reader import LogReader
 from orchestrator.logs import redact
 from orchestrator.protocol.identifiers import is_id
-from orchestrator.protocol.records import Begun, Decided, Decision, Ended, Parked, Record
+from orchestrator.protocol.records import Act, Begun, Decided, Decision, Ended, Parked, Record, Resolved
 from orchestrator.protocol.traceparent import parse
 from orchestrator.saga import decode_plain
 from orchestrator.waterfall import Waterfall, told_ms
@@ -241,9 +241,16 @@ def _log_events(stored: StoredRecord) -> Iterator[Ranked]:
             stored.at_ms, LOG_SOURCE, f"decided {record.decision.name}", record.step, record.service, record.attempts,
             record.code, redact(record.message))
     elif isinstance(record, Parked):
-        what = "parked" if record.code else "taken up again"
+        what = "parked" if record.code else "acknowledged after all"
         yield _DECIDED_RANK + 1, TimelineEvent(
             stored.at_ms, LOG_SOURCE, what, record.step, code=record.code, message=redact(record.message))
+    elif isinstance(record, Resolved):
+        yield _DECIDED_RANK + 1, TimelineEvent(
+            stored.at_ms, LOG_SOURCE, f"{record.decision.name} asserted by {record.who}", record.step,
+            message=redact(record.reason))
+    elif isinstance(record, Act):
+        yield _DECIDED_RANK + 1, TimelineEvent(
+            stored.at_ms, LOG_SOURCE, f"{record.kind.name.lower()} by {record.who}", message=redact(record.reason))
     elif isinstance(record, Ended):
         yield _DECIDED_RANK + 2, TimelineEvent(stored.at_ms, LOG_SOURCE, "ended")
 

@@ -14,7 +14,7 @@ import msgspec
 from orchestrator.protocol.records import State
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.app import StepState
     from orchestrator.saga import Step
@@ -94,6 +94,9 @@ _PATHS: Final[Mapping[State, tuple[State, ...]]] = {
     State.ABORTED: (State.PREPARING, State.ABORTING, State.ABORTED),
 }
 _ENDED: Final = frozenset({State.COMMITTED, State.ABORTED})
+_UNFINISHED: Final[Mapping[State, State]] = {
+    state: State.COMMITTING if State.COMMITTING in path else State.ABORTING if State.ABORTING in path else State.PREPARING
+    for state, path in _PATHS.items()}
 _DECIDED_ROWS: Final = frozenset({"COMMITTED", "ROLLED_BACK", "DONE"})
 
 
@@ -115,6 +118,7 @@ def judge(
     *,
     earlier: Callable[[], State | None],
     purged: bool,
+    asserted: Collection[str] = (),
 ) -> Verdict:
     """Judge one transaction that the log knows.
 
@@ -125,6 +129,8 @@ def judge(
         rows: its rows in all ledgers.
         earlier: asks the log as it was before the ledgers were opened; None = not begun then. Asked only in doubt.
         purged: it is older than the watermark, so that rows may be gone.
+        asserted: steps that an operator resolved: their rows may still be as they are before everybody has acknowledged;
+            what contradicts the decision is a violation all the same.
     """
     by_step = {found.row.step: found for found in rows}
     observed = {step: found.row.state for step, found in by_step.items()}
@@ -138,8 +144,9 @@ def judge(
     wrong = [
         step for step in suspects
         if not any(_fits(step, one, plan, observed, purged=purged) for one in between)
+        and not (step in asserted and _fits(step, _UNFINISHED[state], plan, observed, purged=purged))
     ]
-    moved = len(wrong) < len(suspects)
+    moved = len(wrong) < len([step for step in suspects if step not in asserted])
     return Verdict([*strays, *(_wrong(transaction, state, step, by_step.get(step), plan) for step in wrong)], moved)
 
 

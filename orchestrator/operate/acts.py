@@ -15,7 +15,7 @@ from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.log.finding import TransactionQuery
 from orchestrator.log.reader import LogReader
-from orchestrator.operate.selection import Selected, select
+from orchestrator.operate.selection import Selected, Selection, select
 from orchestrator.outcome import OutcomeKind
 from orchestrator.protocol.desk import check_act
 from orchestrator.protocol.messages import ActKind
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from orchestrator.outcome import Handle
 
 ANSWER_S_MAX = 30.0
-
-Selection = TransactionQuery | list[str]
 
 
 class Done(StrEnum):

@@ -11,12 +11,12 @@ from orchestrator.log.finding import TransactionQuery
 from orchestrator.protocol.identifiers import is_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from orchestrator.log.reader import LogReader
 
 IDS_AT_ONCE = 10_000
 UNKNOWN = "unknown"  # the state of one that the log does not know
+
+Selection = TransactionQuery | list[str]
 
 
 class Selected(msgspec.Struct, frozen=True):
@@ -27,7 +27,7 @@ class Selected(msgspec.Struct, frozen=True):
     state: str
 
 
-def select(log: LogReader, selection: TransactionQuery | Sequence[str]) -> list[Selected]:
+def select(log: LogReader, selection: Selection) -> list[Selected]:
     """What a selection stands for: of a query the newest first, ids in their order and each once.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Annotated, Any
 
 import typer
@@ -13,9 +14,11 @@ from rich.text import Text
 from orchestrator import rendering
 from orchestrator.advice import Advice, Severity, advise, is_healthy
 from orchestrator.deployment import DataDirectory
+from orchestrator.log.reader import LogReader
 from orchestrator.observation import observe
 from orchestrator.terminal.answer import answer, report_errors
 from orchestrator.terminal.options import DATA_DEFAULT, Data, Json
+from orchestrator.terminal.pausing import pauses_json, pauses_lines
 
 _STYLES = {Severity.BAD: "bold red", Severity.WARN: "yellow"}
 
@@ -39,13 +42,15 @@ def status(
         record = directory.record()
         assert record is not None
         observed = observe(directory, record, actors)
+        with closing(LogReader(directory.log_path)) as log:
+            pauses = log.pauses()
         advice = advise(observed)
         told: dict[str, Any] = {
             "deployment": rendering.deployment_json(record, str(directory.path)), "healthy": is_healthy(observed, advice),
-            "open": observed.backlog.open, "advice": [one._asdict() for one in advice], "actors": actors}
+            "open": observed.backlog.open, "paused": pauses_json(pauses), "advice": [one._asdict() for one in advice], "actors": actors}
         text = Group(
             rendering.deployment_text(record, str(directory.path)), "", rendering.actors_table(actors), "",
-            f"{observed.backlog.open} open transactions", advice_text(advice))
+            f"{observed.backlog.open} open transactions", *pauses_lines(pauses), advice_text(advice))
         answer(told, text, as_json=as_json)
 
 

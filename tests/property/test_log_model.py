@@ -12,7 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from orchestrator.log.reader import LogReader
 from orchestrator.log.store import LogStore, create_log
 from orchestrator.protocol.identifiers import make_id, partition_of
+from orchestrator.protocol.messages import ActKind
 from orchestrator.protocol.records import (
+    Act,
     AppendRequest,
     Begun,
     CancelledKey,
@@ -22,6 +24,7 @@ from orchestrator.protocol.records import (
     EpochRecord,
     Parked,
     Record,
+    Resolved,
     TakeRequest,
 )
 from orchestrator.testing.simulation.log_model import LogModel
@@ -103,6 +106,18 @@ class LogAgainstModel(RuleBasedStateMachine):
             assert (reply.dropped, reply.results) == (expected is None, expected or [])
         self.sent = (self.sent + requests)[-10:]
 
+    @rule(kind=st.sampled_from([ActKind.PAUSE, ActKind.RESUME]), what=st.sampled_from([("order", ""), ("", "pay")]))
+    def pause(self, kind: ActKind, what: tuple[str, str]) -> None:
+        self.flush()
+        act = Act("", kind, "who", "why", self.now_ms, "", *what)
+        changed = self.store.pause(act, self.now_ms)
+        version = self.model.pauses.version
+        self.model.pause(act)
+        assert changed is (self.model.pauses.version > version)
+        assert self.store.pauses.version == self.model.pauses.version
+        assert {(p.saga, p.service) for p in self.store.pauses.paused} == {
+            (p.saga, p.service) for p in self.model.pauses.paused}
+
     @rule()
     def crash(self) -> None:
         """What was not answered is lost; what was answered is there."""
@@ -110,6 +125,7 @@ class LogAgainstModel(RuleBasedStateMachine):
         assert self.store.purge(self.now_ms, 100) == 0  # nothing is old enough
         self.store.close()
         self.store = LogStore(self.path, "run", 10**12)
+        assert self.store.pauses.version == self.model.pauses.version
 
     @invariant()
     def open_transactions_are_known(self) -> None:
@@ -128,11 +144,15 @@ class LogAgainstModel(RuleBasedStateMachine):
         for txn in found:
             assert reader.stored(txn) == self.model.stored(txn)
             assert reader.by_key(self.model.transactions[txn].begun.key) == self.model.stored(txn)
+        assert [one.act for one in reader.acts(limit=-1)] == self.model.acts[::-1]
+        assert reader.resolved() == {
+            txn: list(entry.resolved.values()) for txn, entry in self.model.transactions.items() if entry.resolved}
         reader.close()
         self.directory.cleanup()
 
     def draw_record(self, data: st.DataObject, home: int) -> Record:
-        kind = data.draw(st.sampled_from(["begun", "begun", "decided", "decided", "ended", "parked", "cancel"]))
+        kind = data.draw(st.sampled_from([
+            "begun", "begun", "decided", "decided", "ended", "parked", "parked", "resolved", "resolved", "act", "cancel"]))
         if kind == "begun":
             return Begun(self.new_id(data, home), data.draw(KEYS), data.draw(FINGERPRINTS), "order", 1, b"", NOW, NOW, 1)
         if kind == "cancel":
@@ -143,7 +163,15 @@ class LogAgainstModel(RuleBasedStateMachine):
             return Decided(txn, decision, self.now_ms, "" if decision is Decision.COMMIT else "E_TIMEOUT")
         if kind == "ended":
             return Ended(txn, self.now_ms)
+        if kind in ("resolved", "act"):
+            return self.draw_act(data, txn, kind)
         return Parked(txn, data.draw(STEPS), data.draw(st.sampled_from(["", "E_X", "E_Y"])), "", self.now_ms)
+
+    def draw_act(self, data: st.DataObject, txn: str, kind: str) -> Resolved | Act:
+        if kind == "act":
+            return Act(txn, data.draw(st.sampled_from([ActKind.RETRY, ActKind.CANCEL])), "who", "why", self.now_ms)
+        step, decision = data.draw(STEPS), data.draw(st.sampled_from(Decision))
+        return Resolved(txn, step, decision, "who", "why", self.now_ms, awaited=step == "pay")
 
     def old_id(self, data: st.DataObject, home: int) -> str:
         candidates = [txn for txn in self.ids if partition_of(txn) == home][-6:]

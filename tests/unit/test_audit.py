@@ -14,7 +14,7 @@ from orchestrator.audit import PARKED_LISTED_MAX, AuditReport, audit, audit_snap
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.reader import TransactionSummary
 from orchestrator.protocol.identifiers import make_id
-from orchestrator.protocol.records import Begun, State, StoredTransaction
+from orchestrator.protocol.records import Begun, Resolved, State, StoredTransaction
 from orchestrator.saga import Saga, Step
 from orchestrator.verdict import Check, states_between
 
@@ -73,6 +73,7 @@ class FakeLog:
     summaries: list[TransactionSummary] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     watermark_ms: int = 0
+    assertions: dict[str, list[Resolved]] = field(default_factory=dict)
 
     def counts(self) -> dict[str, int]:
         return dict(Counter(one.state for one in self.summaries))
@@ -86,6 +87,9 @@ class FakeLog:
                 begun = Begun(transaction, one.key, b"", one.saga, one.version, b"", one.began_ms, 0, 0)
                 return StoredTransaction(begun, State[one.state.upper()])
         return None
+
+    def resolved(self) -> dict[str, list[Resolved]]:
+        return self.assertions
 
     def verify(self) -> list[str]:
         return self.problems

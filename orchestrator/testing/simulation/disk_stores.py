@@ -216,13 +216,14 @@ class _DiskLog:
 
 def _model_of(reader: LogReader) -> LogModel:
     model = LogModel()
-    model.watermark_ms = reader.watermark_ms
+    model.watermark_ms, model.pauses = reader.watermark_ms, reader.pauses()
     for summary in reader.iterate():
         stored = reader.stored(summary.transaction)
         assert stored is not None
         parked = {one.step: one for one in stored.parked}
         model.transactions[summary.transaction] = Entry(
-            stored.begun, stored.decided, stored.ended_ms, parked, recoveries=stored.recoveries)
+            stored.begun, stored.decided, stored.ended_ms, parked, recoveries=stored.recoveries,
+            resolved={one.step: one for one in stored.resolved})
         model.keys[stored.begun.key] = summary.transaction
     return model
 

@@ -11,8 +11,11 @@ from typing import Any
 
 from orchestrator.local import SupersededError
 from orchestrator.protocol.identifiers import began_ms_of, epoch_of, oldest_id, partition_of
+from orchestrator.protocol.messages import ActKind
 from orchestrator.protocol.records import (
+    NOTHING_PAUSED,
     RECORD_SCHEMA,
+    Act,
     AppendReply,
     AppendRequest,
     AppendResult,
@@ -23,7 +26,10 @@ from orchestrator.protocol.records import (
     Decision,
     Ended,
     Parked,
+    Pause,
+    Pauses,
     Record,
+    Resolved,
     State,
     StoredTransaction,
     TakeReply,
@@ -43,6 +49,12 @@ class Entry:
     codes: dict[str, str] = field(default_factory=dict)  # by step, as said last
     recoveries: int = 0
     progress: bool = True
+    resolved: dict[str, Resolved] = field(default_factory=dict)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether a ledger is still to agree with what an operator asserted."""
+        return any(one.awaited for one in self.resolved.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +75,18 @@ class LogModel:
         self.keys: dict[str, str] = {}
         self.newest: dict[int, tuple[str, int]] = {}  # shard: incarnation, sequence
         self.watermark_ms = 0
+        self.acts: list[Act] = []
+        self.pauses = NOTHING_PAUSED
+
+    def pause(self, act: Act) -> None:
+        """Pause or resume a saga or a service."""
+        others = [one for one in self.pauses.paused if (one.saga, one.service) != (act.saga, act.service)]
+        was_paused = len(others) < len(self.pauses.paused)
+        if was_paused is (act.kind is ActKind.PAUSE):
+            return
+        mine = [] if was_paused else [Pause(act.saga, act.service, act.who, act.reason, act.at_ms)]
+        self.pauses = Pauses(self.pauses.version + 1, others + mine)
+        self.acts.append(act)
 
     def take(self, shard: int, incarnation: str, partitions: Sequence[int]) -> list[StoredTransaction]:
         """Give partitions to an incarnation; returns what is open in them."""
@@ -73,9 +97,9 @@ class LogModel:
             self.owners[partition] = (shard, self.owners.get(partition, (0, 0, ""))[1] + 1, incarnation)
         found = []
         for txn, entry in sorted(self.transactions.items()):
-            if entry.ended or partition_of(txn) not in partitions:
+            if (entry.ended and not entry.unsettled) or partition_of(txn) not in partitions:
                 continue
-            if partition_of(txn) in taken:
+            if partition_of(txn) in taken and not entry.ended:
                 entry.recoveries = 1 if entry.progress else entry.recoveries + 1
                 entry.progress = False
             found.append(self.stored(txn))
@@ -99,7 +123,8 @@ class LogModel:
         candidate = min([candidate, *(began_ms_of(txn) for txn in holding)])
         self.watermark_ms = max(self.watermark_ms, candidate)
         oldest = oldest_id(self.watermark_ms)
-        gone = [t for t, e in self.transactions.items() if t < oldest and e.ended and e.ended < self.watermark_ms]
+        gone = [t for t, e in self.transactions.items() if t < oldest and e.ended and e.ended < self.watermark_ms
+                and not e.unsettled]
         for txn in gone:
             del self.keys[self.transactions.pop(txn).begun.key]
 
@@ -116,13 +141,15 @@ class LogModel:
     def exempt(self) -> list[str]:
         """Open transactions below the watermark."""
         oldest = oldest_id(self.watermark_ms)
-        return sorted(txn for txn, entry in self.transactions.items() if not entry.ended and txn < oldest)
+        return sorted(
+            txn for txn, entry in self.transactions.items() if (not entry.ended or entry.unsettled) and txn < oldest)
 
     def stored(self, txn: str) -> StoredTransaction:
         """A transaction as it is told."""
         entry = self.transactions[txn]
         return StoredTransaction(
-            entry.begun, self._state(entry), entry.decided, entry.ended, list(entry.parked.values()), entry.recoveries)
+            entry.begun, self._state(entry), entry.decided, entry.ended, list(entry.parked.values()), entry.recoveries,
+            list(entry.resolved.values()))
 
     def _record(self, incarnation: str, epoch: int, record: Record) -> AppendResult:
         if self.owners.get(partition_of(record.transaction), (0, 0, ""))[1:] != (epoch, incarnation):
@@ -134,7 +161,13 @@ class LogModel:
         entry = self.transactions.get(record.transaction)
         if entry is None or (isinstance(record, Ended) and entry.decided is None):
             return AppendResult(AppendStatus.UNKNOWN)
-        if not entry.ended:
+        if isinstance(record, (Resolved, Act)):
+            return self._resolved(entry, record) if isinstance(record, Resolved) else self._acted(entry, record)
+        if isinstance(record, Parked) and record.step in entry.resolved and (not entry.ended or entry.unsettled):
+            if not record.code:
+                del entry.resolved[record.step]
+                entry.progress = True
+        elif not entry.ended:
             self._progress(entry, record)
         return AppendResult(AppendStatus.STORED, entry.decided if isinstance(record, Decided) else None)
 
@@ -149,6 +182,27 @@ class LogModel:
             entry.parked.pop(record.step, None)
             if record.code:
                 entry.parked[record.step] = record
+
+    def _resolved(self, entry: Entry, record: Resolved) -> AppendResult:
+        if record.step in entry.resolved and (not entry.ended or entry.unsettled):
+            return AppendResult(AppendStatus.STORED)
+        required = entry.decided is not None and entry.decided.decision is record.decision
+        if entry.ended or not required or not record.step or record.step not in entry.parked:
+            return AppendResult(AppendStatus.REFUSED)
+        del entry.parked[record.step]
+        entry.codes.pop(record.step, None)
+        entry.resolved[record.step], entry.progress = record, True
+        self.acts.append(Act(
+            record.transaction, ActKind.RESOLVE, record.who, record.reason, record.at_ms, record.step))
+        return AppendResult(AppendStatus.STORED)
+
+    def _acted(self, entry: Entry, record: Act) -> AppendResult:
+        if entry.ended and not entry.unsettled:
+            return AppendResult(AppendStatus.REFUSED)
+        if record not in self.acts:
+            self.acts.append(record)
+            entry.progress = True
+        return AppendResult(AppendStatus.STORED)
 
     def _begun(self, record: Begun) -> AppendResult:
         bound = self.keys.get(record.key)
@@ -222,7 +276,8 @@ class MemoryLog:
         answers = self._commit("_append", requests, now_ms)
         exempt = self.model.exempt()
         return [
-            AppendReply(RECORD_SCHEMA, results or [], self.model.watermark_ms, exempt, results is None)
+            AppendReply(
+                RECORD_SCHEMA, results or [], self.model.watermark_ms, exempt, results is None, self.model.pauses.version)
             for results in answers]
 
     def take(self, request: TakeRequest, now_ms: int) -> TakeReply:
@@ -231,7 +286,12 @@ class MemoryLog:
             return TakeReply(RECORD_SCHEMA, [], [], self.model.watermark_ms, 0, self.model.exempt())
         found = self._commit("_take", request, now_ms)
         epochs = [self.model.owners[partition][1] for partition in request.partitions]
-        return TakeReply(RECORD_SCHEMA, epochs, found, self.model.watermark_ms, 0, self.model.exempt())
+        return TakeReply(
+            RECORD_SCHEMA, epochs, found, self.model.watermark_ms, 0, self.model.exempt(), self.model.pauses)
+
+    def pause(self, act: Act, now_ms: int) -> None:
+        """Pause or resume a saga or a service, durably."""
+        self._commit("_pause", act, now_ms)
 
     def owner(self, partition: int) -> tuple[int, int, str]:
         """Shard, epoch and incarnation."""
@@ -250,6 +310,9 @@ class MemoryLog:
 
     def _take(self, request: TakeRequest, _now_ms: int) -> list[StoredTransaction]:
         return self.model.take(request.shard, request.incarnation, request.partitions)
+
+    def _pause(self, act: Act, _now_ms: int) -> None:
+        self.model.pause(act)
 
     def _restored(self, snapshot: Snapshot, _now_ms: int) -> None:
         self.model.owners = dict(snapshot.owners)
