@@ -47,7 +47,8 @@ def status(
         advice = advise(observed)
         told: dict[str, Any] = {
             "deployment": rendering.deployment_json(record, str(directory.path)), "healthy": is_healthy(observed, advice),
-            "open": observed.backlog.open, "paused": pauses_json(pauses), "advice": [one._asdict() for one in advice], "actors": actors}
+            "open": observed.backlog.open, "paused": pauses_json(pauses), "advice": [one._asdict() for one in advice],
+            "actors": actors}
         text = Group(
             rendering.deployment_text(record, str(directory.path)), "", rendering.actors_table(actors), "",
             f"{observed.backlog.open} open transactions", *pauses_lines(pauses), advice_text(advice))
