@@ -144,12 +144,13 @@ def _database(store: Any) -> Any:
 
 
 def state_of(store: Any) -> State:
-    """All rows of all tables."""
+    """All rows of all tables, by the name that SQLite knows a table by: it does not tell capitals from small letters."""
     database = _database(store)
     found: State = {}
     for (table,) in database.connection.execute(_TABLES).fetchall():
         rows = sorted(database.connection.execute(f"SELECT * FROM {table}").fetchall(), key=repr)
-        found[table] = [row for row in rows if table != "meta" or row[0] not in _OWN_META]
+        name = table.lower()
+        found[name] = [row for row in rows if name != "meta" or row[0] not in _OWN_META]
     return found
 
 
