@@ -26,6 +26,7 @@ from orchestrator.deployment import (
     stopped,
 )
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
+from orchestrator.exposure import exposure_warnings
 from orchestrator.head import (
     Head,
     abandon,
@@ -75,13 +76,14 @@ class Deployment:
         settings: what it runs with.
         owned: whether this process started it, so that `stop` ends it.
         dashboard: URL of Ray's dashboard, or ""; it may answer some seconds after the deployment serves.
+        warnings: what its user should know.
     """
 
     def __init__(self, directory: DataDirectory, record: DeploymentRecord, app: App, lock: DirectoryLock | None) -> None:
         self.data_dir, self.app, self.app_path = directory.path, app, record.app
         self.namespace, self.address, self.run, self.dashboard = (
             record.namespace, record.address, record.run, record.dashboard)
-        self.settings = Settings.model_validate(record.settings)
+        self.settings, self.warnings = Settings.model_validate(record.settings), record.warnings
         self.owned = lock is not None
         self._directory, self._record, self._lock = directory, record, lock
         self._connected = True
@@ -320,7 +322,7 @@ def _new_record(log_uuid: str, app: App, app_path: str, settings: Settings, *, k
 def _on_head(record: DeploymentRecord, head: Head) -> DeploymentRecord:
     return _changed(
         record, address=head.address, own_head=head.own, dashboard=head.dashboard,
-        temp_dir=str(head.temp_dir or ""), token_path=str(head.token_path or ""))
+        temp_dir=str(head.temp_dir or ""), token_path=str(head.token_path or ""), warnings=exposure_warnings(head.address))
 
 
 def _changed(record: DeploymentRecord, **changes: Any) -> DeploymentRecord:

@@ -27,6 +27,10 @@ DIRECTORY_SCHEMA = 1
 _T = TypeVar("_T")
 
 
+class _Versioned(msgspec.Struct):
+    schema: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The created marker: the databases that exist, by uuid; one that is named here is never created again."""
 
@@ -56,11 +60,13 @@ class DeploymentRecord(msgspec.Struct, frozen=True):
     temp_dir: str = ""  # the head's private directory
     dashboard: str = ""
     processes: list[Holder] = []  # of the own head, when it began to serve
+    warnings: list[str] = []  # what its user should know
 
 
 def stopped(record: DeploymentRecord) -> DeploymentRecord:
     """The record of a deployment that has ended: which app and settings ran here last."""
-    return msgspec.structs.replace(record, state="stopped", processes=[], address="", temp_dir="", dashboard="")
+    return msgspec.structs.replace(
+        record, state="stopped", processes=[], address="", temp_dir="", dashboard="", warnings=[])
 
 
 def import_path() -> list[str]:
@@ -228,6 +234,8 @@ class DataDirectory:
         except OSError as error:
             raise _bad_directory(self.path, f"{path.name} cannot be read ({error.strerror})") from None
         try:
+            if (schema := msgspec.json.decode(data, type=_Versioned).schema) > DIRECTORY_SCHEMA:
+                raise _bad_directory(self.path, f"{path.name} has schema {schema}, newer than this program; upgrade")
             return msgspec.json.decode(data, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _bad_directory(self.path, f"{path.name} is not one of raytx ({error})") from None

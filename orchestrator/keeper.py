@@ -82,6 +82,8 @@ def _keep(options: argparse.Namespace, reporter: _Reporter) -> None:
             progress=lambda text: reporter.tell(progress=text))
         stack.callback(_end, deployment)
         log_event("serving", status="serving", address=deployment.address, run=deployment.run)
+        for text in deployment.warnings:
+            log_event("exposed", level="WARNING", message=text)
         reporter.tell(serving=deployment.namespace)
         reporter.close()
         _start_dashboard(deployment)

@@ -61,7 +61,8 @@ def deployment_json(record: DeploymentRecord, data: str) -> dict[str, Any]:
     return {
         "data": data, "state": record.state, "namespace": record.namespace, "run": record.run, "app": record.app,
         "address": record.address, "dashboard": record.dashboard, "own_head": record.own_head, "keeper": record.keeper,
-        "pid": record.owner.pid, "shards": record.shards, "services": record.services}
+        "pid": record.owner.pid, "shards": record.shards, "services": record.services,
+        "warnings": record.warnings}
 
 
 def deployment_text(record: DeploymentRecord, data: str) -> Text:
@@ -74,6 +75,7 @@ def deployment_text(record: DeploymentRecord, data: str) -> Text:
         f"Ray         {record.address}{'' if record.own_head else ' (joined)'}  {who} pid {record.owner.pid}"]
     if record.dashboard:
         lines.append(f"dashboard   {record.dashboard}  (asks for the token in {record.token_path})")
+    lines += [f"warning     {text}" for text in record.warnings]
     return Text("\n".join(lines))
 
 

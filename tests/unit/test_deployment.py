@@ -178,6 +178,12 @@ def test_a_strange_record_is_refused(directory, content):
     assert "deployment.json" in message
 
 
+def test_a_record_of_a_newer_program_is_refused(directory):
+    (directory.path / "deployment.json").write_bytes(b'{"schema": 99, "of": "another shape"}')
+    assert code_of(directory.record) == (
+        "E_DATA_DIR", f"data directory {directory.path}: deployment.json has schema 99, newer than this program; upgrade")
+
+
 def test_running_means_that_its_owner_is_alive(directory):
     assert directory.running() is None
     directory.write_record(record_of())
