@@ -9,6 +9,7 @@ from actors.ledger import answer
 from actors.runner import UNASKED, Outcome, request_of
 from orchestrator.errors import ErrorCode, RaytxError
 from orchestrator.logs import log_event, redact
+from orchestrator.protocol.bounds import clipped
 from orchestrator.protocol.messages import Status
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ class Asking:
 
     def _failed(self, key: Key, work: Work, error: BaseException) -> None:
         code = error.code if isinstance(error, RaytxError) else str(ErrorCode.SERVICE_ERROR)
-        told = redact(f"{type(error).__name__}: {error}")
+        told = clipped(redact(f"{type(error).__name__}: {error}"))
         log_event("ask_failed", level="WARNING", transaction=key[0], service=self._service, step=key[1],
                   attempt=work.command.attempt, code=code, message=told)
         self._running.pop(key, None)

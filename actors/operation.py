@@ -13,6 +13,7 @@ from typing import Any, Union
 from pydantic import BaseModel
 
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.protocol.bounds import CODE_CHARS_MAX, clipped, has_control_characters, shown
 from orchestrator.protocol.messages import Command, Kind
 
 State = MutableMapping[str, Any]
@@ -25,12 +26,20 @@ class Refused:
     """A prepare's no, or a perform's permanent refusal: a business answer, returned and not raised.
 
     Args:
-        code: a stable plain word such as OUT_OF_STOCK; the outcome carries it.
-        message: for a person; it is stored and shown, so it holds no secrets.
+        code: a stable plain word such as OUT_OF_STOCK, at most 64 characters; the outcome carries it.
+        message: for a person; it is stored and shown, so it holds no secrets. What is over 1,000 characters is cut off.
+
+    Raises:
+        ValueError: the code is none.
     """
 
     code: str
     message: str = ""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.code) <= CODE_CHARS_MAX or has_control_characters(self.code):
+            raise ValueError(f"a refusal's code is a plain word of 1 to {CODE_CHARS_MAX} characters")
+        object.__setattr__(self, "message", clipped(shown(self.message)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +47,9 @@ class NotYet:
     """Neither yes nor no so far: nothing is written and the operation is asked again until the deadline."""
 
     reason: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", clipped(shown(self.reason)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

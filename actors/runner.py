@@ -17,6 +17,7 @@ from actors.operation import NotYet, Operation, Refused
 from actors.state import BatchState, OperationState
 from orchestrator.errors import ErrorCode, RaytxError
 from orchestrator.logs import log_event, redact
+from orchestrator.protocol.bounds import RESULT_BYTES_MAX, clipped
 from orchestrator.protocol.identifiers import is_id, partition_of
 from orchestrator.protocol.messages import Command, Kind, Reply, Status
 from orchestrator.saga import decode_plain, describe, encode_plain
@@ -177,10 +178,12 @@ class BatchRunner:
             return _reply(work, Status.ERROR, ErrorCode.SERVICE_ERROR, str(error))
         except sqlite3.Error:
             raise
+        except _RefusedRequest as error:  # its result is too long, and would be again
+            return self._refuse(command, batch, *error.args)
         except RaytxError as error:  # a handler's own statement: no traceback
             if error.code == ErrorCode.STORE_REFUSED:
                 raise
-            return _reply(work, Status.ERROR, error.code, redact(error.message))
+            return _reply(work, Status.ERROR, error.code, clipped(redact(error.message)))
         except Exception as error:  # noqa: BLE001 - one poisonous operation must not take its batch along
             return self._failed(work, error)
 
@@ -262,8 +265,13 @@ class BatchRunner:
             raise _RefusedRequest(ErrorCode.SERVICE_DEFINITION, told)
         return operation, request_of(operation, command)
 
+    def _refuse(self, command: Command, batch: _Batch, code: str, message: str) -> Reply:
+        if command.kind is Kind.PREPARE:
+            return batch.vote(command, ledger.refused(command, code, message, batch.now_ms))
+        return ledger.answer(command, Status.NO, code, message)
+
     def _failed(self, work: Work, error: Exception) -> Reply:
-        told = redact(f"{type(error).__name__}: {error}")
+        told = clipped(redact(f"{type(error).__name__}: {error}"))
         command = work.command
         log_event(
             "handler_failed", level="ERROR", transaction=command.transaction, service=self._service, step=command.step,
@@ -325,7 +333,11 @@ _FINISHES: Final[Mapping[Action, _Run]] = {  # while the disk is full
 def _encoded(operation: Operation, result: Any) -> bytes:
     if not isinstance(result, operation.result):
         raise TypeError(f"{operation.name} returned a {type(result).__name__}, not a {operation.result.__name__}")
-    return encode_plain(result)
+    encoded = encode_plain(result)
+    if len(encoded) > RESULT_BYTES_MAX:
+        told = f"{operation.name} returned {len(encoded)} bytes, at most {RESULT_BYTES_MAX}"
+        raise _RefusedRequest(ErrorCode.TOO_LARGE, told)
+    return encoded
 
 
 def _reply(work: Work, status: Status, code: str, message: str) -> Reply:

@@ -8,10 +8,11 @@ from typing import Any, Final
 import msgspec
 from pydantic import BaseModel
 
+from orchestrator.protocol.secrecy import decode_secret, encode_secret
 from orchestrator.saga import encode_plain
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder().decode
+_encode = msgspec.msgpack.Encoder(enc_hook=encode_secret).encode
+_decode = msgspec.msgpack.Decoder(ext_hook=decode_secret).decode
 _UNREAD: Final = b"\xc1"  # a byte that msgpack never uses: no value encodes to it
 
 

@@ -16,6 +16,9 @@ import msgspec
 import psutil
 from loguru import logger
 
+from orchestrator.protocol.bounds import NESTING_MAX, shown
+from orchestrator.protocol.secrecy import Secret
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -38,6 +41,7 @@ _BEARER = re.compile(r"(?i)\b(bearer|basic) +[A-Za-z0-9._~+/=\-]{4,}")
 _ASSIGNED = re.compile(
     r"(?i)\b((?:\w*_)?(?:authorization|password|passwd|secret|token|api_key|card_number|cvv)[\"']?\s*[=:]\s*)"
     r"(?:\"[^\"]*\"|'[^']*'|[^\s,;}\])]+)")
+_REPORTED = re.compile(r"input_value=.*?(?=, input_type=)", re.DOTALL)  # in the text of a ValidationError of pydantic
 _SUSPECT = re.compile(r"(?i)tok_|\d{4}|[=:]|bearer|basic")  # what no pattern here can match without
 # a transaction id is 32 lower-case hexadecimal digits: a run of digits inside one is no card number
 _CARD = re.compile(r"(?<![0-9a-f])(?:\d{13,19}|\d{4}([ -])\d{4}\1\d{4}\1\d{1,7}|\d{4}([ -])\d{6}\2\d{5})(?![0-9a-f])")
@@ -116,16 +120,23 @@ def log_event(
     logger.opt(depth=1).bind(raytx={**known, **extra}).log(level, event)
 
 
-def redact(value: Any, key: str = "") -> Any:
-    """A copy of plain data without secrets: values of secret keys, card tokens (`tok_...`) and card numbers."""
-    if key and _is_secret(key) and value not in ("", None):
+def redact(value: Any, key: str = "", levels: int = NESTING_MAX) -> Any:
+    """A copy of plain data without secrets, fit to be shown.
+
+    Secret are `SecretStr` and `SecretBytes`, values of secret keys, card tokens (`tok_...`) and card numbers. Control
+    characters are escaped, but for new lines and tabs.
+
+    Args:
+        value: plain data.
+        key: that it stands under.
+        levels: of lists and maps that are looked into; what is deeper is left out.
+    """
+    if isinstance(value, Secret) or (key and _is_secret(key) and value not in ("", None)):
         return REDACTED
     if isinstance(value, str):
         return _redact_text(value)
-    if isinstance(value, dict):
-        return {name: redact(item, str(name)) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [redact(item) for item in value]
+    if isinstance(value, (dict, list, tuple)):
+        return _redact_items(value, levels)
     if isinstance(value, int) and _CARD_DIGITS_INT_MIN <= value < 10**19:
         return REDACTED
     return value if value is None or isinstance(value, (bool, int, float)) else _redact_text(str(value))
@@ -135,14 +146,25 @@ _FIXED = frozenset(
     {"time", "level", "role", "pid", "event", "transaction", "service", "step", "status", "attempt", "code"})
 
 
+def _redact_items(value: dict[Any, Any] | list[Any] | tuple[Any, ...], levels: int) -> Any:
+    if levels == 0:
+        return REDACTED
+    if isinstance(value, dict):
+        return {redact(name) if isinstance(name, str) else name: redact(item, str(name), levels - 1)
+                for name, item in value.items()}
+    return [redact(item, "", levels - 1) for item in value]
+
+
 def _is_secret(key: str) -> bool:
     name = key.lower()
     return name in _SECRET_KEYS or name.endswith(_SECRET_SUFFIXES)
 
 
 def _redact_text(text: str) -> str:
+    text = shown(text)
     if _SUSPECT.search(text) is None:
         return text
+    text = _REPORTED.sub(f"input_value={REDACTED}", text)
     text = _BEARER.sub(rf"\1 {REDACTED}", _TOKEN.sub(REDACTED, text))
     return _CARD.sub(REDACTED, _ASSIGNED.sub(rf"\g<1>{REDACTED}", text))
 

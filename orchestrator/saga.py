@@ -12,7 +12,9 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.protocol.bounds import NESTING_MAX, STEPS_MAX, is_deeper, is_open_ended
 from orchestrator.protocol.retry import FINISH_RETRY, PREPARE_RETRY, RetryPolicy
+from orchestrator.protocol.secrecy import decode_secret, encode_secret
 
 DEADLINE_MS_DEFAULT = 30_000
 DEADLINE_MS_MAX = 24 * 3_600_000
@@ -112,6 +114,7 @@ class Saga:
     business_key: Callable[[Any], str] | None = None
     rollback_order: RollbackOrder = RollbackOrder.PARALLEL
     example: Callable[[int], Any] | None = None
+    open_ended: bool = field(init=False)  # whether the model leaves it to the caller how deep an input is nested
     by_name: Mapping[str, Step] = field(init=False)
     layers: tuple[tuple[str, ...], ...] = field(init=False)  # topological: a step's `after` lie in earlier layers
     ancestors: Mapping[str, frozenset[str]] = field(init=False)
@@ -123,6 +126,7 @@ class Saga:
         if not _NAME.fullmatch(self.name):
             raise _definition(f"saga {self.name!r}: a name is lower-case letters, digits and _, at most 64")
         _check_numbers(self)
+        object.__setattr__(self, "open_ended", is_open_ended(self.input))
         object.__setattr__(self, "by_name", _index(self.name, self.steps))
         object.__setattr__(self, "layers", _layers(self.name, self.by_name))
         object.__setattr__(self, "ancestors", _ancestors(self.by_name, self.layers))
@@ -163,9 +167,16 @@ class Saga:
         Raises:
             DefiniteError: E_INVALID_INPUT, naming the field; E_TOO_LARGE.
         """
-        payload = encode_plain(self.validate_input(data))
+        try:
+            payload = encode_plain(self.validate_input(data))
+        except RecursionError:
+            raise self._too_deep() from None
+        except (TypeError, ValueError, OverflowError) as error:  # also UnicodeEncodeError: half of a surrogate pair
+            raise DefiniteError(ErrorCode.INVALID_INPUT, f"{self.name}: {type(error).__name__}: {error}") from None
         if len(payload) > INPUT_BYTES_MAX:
             raise DefiniteError(ErrorCode.TOO_LARGE, f"{self.name}: input of {len(payload)} bytes, at most {INPUT_BYTES_MAX}")
+        if self.open_ended:
+            self._check_depth(payload)
         return payload
 
     def decode_input(self, payload: bytes) -> BaseModel:
@@ -177,26 +188,41 @@ class Saga:
         if len(payload) > INPUT_BYTES_MAX:
             raise DefiniteError(ErrorCode.TOO_LARGE, f"{self.name}: input of {len(payload)} bytes, at most {INPUT_BYTES_MAX}")
         try:
-            data = msgspec.msgpack.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            data = decode_plain(payload)
+        except RecursionError:
+            raise self._too_deep() from None
+        except (msgspec.DecodeError, ValueError) as error:
             raise DefiniteError(ErrorCode.INVALID_INPUT, f"{self.name}: the input is not msgpack: {error}") from None
+        if self.open_ended and is_deeper(data):
+            raise self._too_deep()
         return self.validate_input(data)
+
+    def _check_depth(self, payload: bytes) -> None:
+        try:
+            deep = is_deeper(decode_plain(payload))
+        except RecursionError:
+            deep = True
+        if deep:
+            raise self._too_deep()
+
+    def _too_deep(self) -> DefiniteError:
+        return DefiniteError(ErrorCode.INVALID_INPUT, f"{self.name}: the input is nested deeper than {NESTING_MAX} levels")
 
 
 def encode_plain(value: Any) -> bytes:
-    """Msgpack of plain data and pydantic models in it; equal values give equal bytes."""
+    """Msgpack of plain data and of pydantic models and secrets in it; equal values give equal bytes."""
     return _ENCODER.encode(value)
 
 
 def decode_plain(payload: bytes) -> Any:
-    """Plain data from msgpack; nothing (None) from no bytes."""
-    return msgspec.msgpack.decode(payload) if payload else None
+    """Plain data from msgpack, secrets as `SecretStr` or `SecretBytes`; nothing (None) from no bytes."""
+    return _DECODER.decode(payload) if payload else None
 
 
 def _fields(value: Any) -> Any:
     """A model's fields as a map. Reading them directly is what `model_dump` does where nobody customised it, 3 times faster."""
     if not isinstance(value, BaseModel):
-        raise TypeError(f"a {type(value).__name__} is not plain data: use numbers, text, lists, maps or pydantic models")
+        return encode_secret(value)
     kind = type(value)
     plain = _PLAIN_MODELS.get(kind)
     if plain is None:
@@ -209,6 +235,7 @@ def _fields(value: Any) -> Any:
 
 _PLAIN_MODELS: dict[type[BaseModel], bool] = {}
 _ENCODER = msgspec.msgpack.Encoder(enc_hook=_fields)
+_DECODER = msgspec.msgpack.Decoder(ext_hook=decode_secret)
 
 
 def describe(error: ValidationError) -> str:
@@ -233,6 +260,8 @@ def _check_numbers(saga: Saga) -> None:
 
 def _index(saga: str, steps: Sequence[Step]) -> dict[str, Step]:
     by_name: dict[str, Step] = {}
+    if len(steps) > STEPS_MAX:
+        raise _definition(f"saga {saga!r} has {len(steps)} steps, at most {STEPS_MAX}: make several sagas of it")
     for step in steps:
         if step.name in by_name:
             raise _definition(f"saga {saga!r}: two steps are called {step.name!r}: rename one")

@@ -294,7 +294,7 @@ def _step_view(name: str, service: str, row: LedgerRow | None, step: Step | None
 def _plain(payload: bytes) -> Any:
     try:
         return _json(decode_plain(payload))
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, ValueError):
         return f"{len(payload)} bytes that are not msgpack"
 
 

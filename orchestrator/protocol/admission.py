@@ -8,6 +8,7 @@ from pydantic import BaseModel
 
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.protocol import traceparent
+from orchestrator.protocol.bounds import ECHO_CHARS_MAX, clipped, has_control_characters, shown
 from orchestrator.protocol.identifiers import KEY_BYTES_MAX
 from orchestrator.protocol.messages import SubmitRequest
 from orchestrator.saga import DEADLINE_MS_MAX, Saga
@@ -32,7 +33,7 @@ def check(sagas: Mapping[str, Saga], request: SubmitRequest) -> tuple[Saga, Base
     """
     saga = sagas.get(request.saga)
     if saga is None:
-        raise DefiniteError(ErrorCode.UNKNOWN_SAGA, f"saga: no {request.saga!r} in the deployed app")
+        raise DefiniteError(ErrorCode.UNKNOWN_SAGA, f"saga: no {clipped(request.saga, ECHO_CHARS_MAX)!r} in the deployed app")
     check_deadline(request.duration_ms)
     if request.traceparent and traceparent.parse(request.traceparent) is None:
         raise DefiniteError(ErrorCode.INVALID_INPUT, "traceparent: is none of W3C Trace Context")
@@ -55,6 +56,8 @@ def check_key(key: object) -> str | None:
         return "key: is not valid UTF-8"
     if not 1 <= size <= KEY_BYTES_MAX:
         return f"key: must be 1 to {KEY_BYTES_MAX} bytes of UTF-8, got {size}"
+    if has_control_characters(key):
+        return "key: must be without control characters"
     return None
 
 
@@ -70,11 +73,11 @@ def check_deadline(duration_ms: object) -> None:
 
 
 def _business_key(saga: Saga, data: BaseModel) -> str:
-    """The text by which people find the transaction; empty where the saga names none."""
+    """The text by which people find the transaction, cut and fit to be shown; empty where the saga names none."""
     if saga.business_key is None:
         return ""
     try:
-        return str(saga.business_key(data))[:BUSINESS_KEY_CHARS_MAX]
+        return shown(str(saga.business_key(data)))[:BUSINESS_KEY_CHARS_MAX]
     except Exception as error:  # noqa: BLE001 - user code
         raise DefiniteError(
             ErrorCode.INVALID_INPUT, f"{saga.name}: its business_key function raised {type(error).__name__}") from None

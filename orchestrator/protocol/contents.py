@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestrator.protocol.bounds import REQUEST_BYTES_MAX
 from orchestrator.protocol.messages import Kind, OutcomeMessage, OutcomeStatus, StepResult
 from orchestrator.protocol.records import Decision, State
 from orchestrator.protocol.transaction import UNREAD, Phase, StepProgress, Transaction
@@ -25,7 +26,10 @@ def build_request(txn: Transaction, step: Step) -> bytes:
     """The step's request from the input and from the results of the steps it follows."""
     assert txn.saga is not None
     results: dict[str, Any] = {name: _value(txn.steps[name]) for name in txn.saga.ancestors[step.name]}
-    return encode_plain(step.request(Context(txn.id, txn.input, results)))
+    request = encode_plain(step.request(Context(txn.id, txn.input, results)))
+    if len(request) > REQUEST_BYTES_MAX:
+        raise ValueError(f"a request of {len(request)} bytes, at most {REQUEST_BYTES_MAX}")
+    return request
 
 
 def finish_kind(txn: Transaction, step: Step) -> Kind:

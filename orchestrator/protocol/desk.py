@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import ErrorCode
 from orchestrator.protocol import answers
+from orchestrator.protocol.bounds import has_control_characters
 from orchestrator.protocol.effects import Joiner, Lookup, Waiter
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import ActKind, ActRequest, OutcomeMessage, OutcomeStatus
@@ -153,6 +154,9 @@ def check_act(who: object, reason: object) -> str | None:
         return f"who: must be text of 1 to {WHO_CHARS_MAX} characters"
     if not isinstance(reason, str) or len(reason) > REASON_CHARS_MAX:
         return f"reason: must be text of at most {REASON_CHARS_MAX} characters"
+    for name, text in (("who", who), ("reason", reason.replace("\n", ""))):
+        if has_control_characters(text):
+            return f"{name}: must be without control characters"
     return None
 
 
