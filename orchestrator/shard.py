@@ -274,6 +274,8 @@ class Shard:
             self._tell(effects.outcomes)
         if effects.lookups:
             self._look_up(effects.lookups)
+        for service, transaction, step in effects.withdrawn:
+            self._services[service].forget((transaction, step))
         for notice in effects.notices:
             self._meter.notice(notice)
             log_event(notice.event, level=notice.level, transaction=notice.transaction, service=notice.service,

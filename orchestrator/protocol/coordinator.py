@@ -81,8 +81,8 @@ class Coordinator:
 
     @property
     def open_count(self) -> int:
-        """Transactions that have not ended."""
-        return len(self._table)
+        """Transactions that have not ended; one that is held for a ledger to agree with an operator has."""
+        return sum(not txn.ended for txn in self._table.by_id.values())
 
     @property
     def counts(self) -> Counts:

@@ -13,7 +13,7 @@ from orchestrator.errors import ErrorCode
 from orchestrator.protocol import answers
 from orchestrator.protocol.bounds import has_control_characters
 from orchestrator.protocol.effects import Joiner, Lookup, Waiter
-from orchestrator.protocol.identifiers import partition_of
+from orchestrator.protocol.identifiers import is_id, partition_of
 from orchestrator.protocol.messages import ActKind, ActRequest, OutcomeMessage, OutcomeStatus
 from orchestrator.protocol.records import Act, AppendResult, AppendStatus, Resolved, State
 from orchestrator.protocol.transaction import NEVER_MS, Phase
@@ -46,7 +46,7 @@ class Desk:
     def act(self, waiter: Waiter, request: ActRequest) -> None:
         """Take an act: its record goes to the log, and what it asks for is done once that is durable."""
         txn = self._table.by_id.get(request.transaction)
-        if (problem := check_act(request.who, request.reason)) is not None:
+        if (problem := _problem_of(request)) is not None:
             answers.reject(self._drive.effects, waiter, ErrorCode.INVALID_INPUT, problem)
         elif not self._table.holds(request.transaction) or (txn is not None and not txn.begun_durable):
             answers.not_ready(self._drive.effects, waiter)
@@ -121,6 +121,8 @@ class Desk:
         """The log has it stored: the step counts as acknowledged."""
         if progress.resolved or progress.phase is Phase.DONE:  # the service was quicker
             return
+        if progress.step.after_commit:  # it may lie at the shell still, to be sent again with the next connection
+            self._drive.effects.withdrawn.append((progress.step.service, txn.id, progress.step.name))
         txn.resolve(progress)
         if txn.state is State.COMMITTING:
             self._drive.perform_ready(txn)
@@ -158,6 +160,13 @@ def check_act(who: object, reason: object) -> str | None:
         if has_control_characters(text):
             return f"{name}: must be without control characters"
     return None
+
+
+def _problem_of(request: ActRequest) -> str | None:
+    """What is wrong with a request, whoever has sent it."""
+    if not is_id(request.transaction):
+        return "transaction: an id is 32 lower-case hexadecimal digits"
+    return check_act(request.who, request.reason)
 
 
 def _standing(progress: StepProgress) -> str:

@@ -64,6 +64,7 @@ class Effects:
         outcomes: whom to tell what; durable already.
         lookups: to be loaded from the log.
         notices: to be logged.
+        withdrawn: (service, transaction, step) of commands that must not be sent any more, as far as that can be helped.
         fenced: partitions whose epoch a participant or the log called stale: ask the log who owns them.
     """
 
@@ -73,6 +74,7 @@ class Effects:
     lookups: list[Lookup] = field(default_factory=list)
     notices: list[Notice] = field(default_factory=list)
     fenced: set[int] = field(default_factory=set)
+    withdrawn: list[tuple[str, str, str]] = field(default_factory=list)
 
     def command(self, service: str, command: Command) -> None:
         """Add one command for a service."""
@@ -88,6 +90,7 @@ class Effects:
         self.outcomes += other.outcomes
         self.lookups += other.lookups
         self.notices += other.notices
+        self.withdrawn += other.withdrawn
         self.fenced |= other.fenced
         for service, commands in other.commands.items():
             self.commands.setdefault(service, []).extend(commands)

@@ -28,6 +28,8 @@ from orchestrator.protocol.records import (
     Ended,
     Parked,
     Record,
+    Resolved,
+    State,
     StoredTransaction,
 )
 from orchestrator.protocol.traceparent import TraceParent, parse, span_id_of
@@ -134,7 +136,8 @@ class ShardSpans:
         """Open transactions that were taken over: their spans go on where the last incarnation left them."""
         now_ns = self._clock_ns()
         for stored in transactions:
-            traced = self._follow(stored.begun, recovered=True)
+            ended = stored.state in (State.COMMITTED, State.ABORTED)  # held for a ledger only: its spans are written
+            traced = None if ended else self._follow(stored.begun, recovered=True)
             if traced is not None:
                 traced.root.attributes["raytx.recoveries"] = stored.recoveries
                 traced.root.happened("recovered", now_ns, recoveries=stored.recoveries)
@@ -180,6 +183,8 @@ class ShardSpans:
                 del self.open[record.transaction]
             elif isinstance(record, Decided) and result.decided is not None:
                 self._decided(traced, result.decided, self._clock_ns())
+            elif isinstance(record, Resolved) and result.status is AppendStatus.STORED and record.step in traced.steps:
+                traced.steps[record.step].happened("resolved", self._clock_ns(), step=record.step)
 
     @_harmless
     def dropped(self, partition: int) -> None:

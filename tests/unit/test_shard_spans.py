@@ -188,6 +188,17 @@ def test_a_decided_one_tells_its_decision_again(exporter) -> None:
     assert problems(written(exporter), steps=["hold", "charge", "tell"], above=DRIVER, recovered=True) == []
 
 
+def test_what_has_ended_and_is_held_for_a_ledger_is_not_followed(exporter) -> None:
+    first = Life(exporter)
+    first.take()
+    first.submit(PARENT)
+    first.finish()
+    begun, decided = (record for record in first.log if isinstance(record, (Begun, Decided)))
+    second = Life(exporter, epoch=2)
+    second.take([StoredTransaction(begun, State.COMMITTED, decided, ended_ms=5)])
+    assert not second.spans.open
+
+
 def test_without_a_caller_the_transaction_is_the_root(exporter) -> None:
     life = Life(exporter)
     life.take()

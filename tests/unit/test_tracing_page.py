@@ -16,6 +16,7 @@ def test_the_provider_of_the_page_writes_spans_to_a_file(tmp_path: Path) -> None
     provider = names["provider"]("shard-0", tmp_path)
     provider.get_tracer("t").start_span("a").end()
     provider.shutdown()
+    provider._active_span_processor._span_processors[0].span_exporter.out.close()
     (file,) = (tmp_path / "spans").iterdir()
     (line,) = file.read_text().splitlines()
     span = json.loads(line)
