@@ -29,7 +29,7 @@ from typing import Any
 from urllib.error import URLError
 
 TESTS = Path(__file__).resolve().parents[1]
-COMMAND_S_MAX = 300.0
+COMMAND_S_MAX = 1_800.0
 STORED = re.compile(r".+\.sqlite(-wal|-shm|\.mark|\.lock|\.ballast)?")  # what holds data by its nature
 SHOWN = 12  # transactions of every kind that are shown
 
@@ -113,6 +113,7 @@ def run(raytx: Raytx, transactions: int) -> list[str]:
     kill(raytx, "shard-0", "service-vault")
     raytx(*load, may=(0, 1))
     submit(raytx)
+    act(raytx)
     looked = [*look(raytx), *pages(raytx), *dashboard(raytx)]
     return ["load", "kill", *looked]
 
@@ -136,6 +137,16 @@ def submit(raytx: Raytx) -> None:
         raytx("submit", str(file), "--json", may=(0, 1, 2))
 
 
+def act(raytx: Raytx) -> None:
+    """Acts of an operator who is careless in the reasons that he gives."""
+    reason = f"the customer's card is tok_{raytx.environment['RAYTX_CANARY']}token"
+    (parked, *_) = json.loads(raytx("list", "--parked", "--limit", "1", "--json"))["transactions"]
+    raytx("retry", parked["transaction"], "--yes", "--reason", reason, may=(0, 1))
+    raytx("cancel", parked["transaction"], "--yes", "--reason", reason, may=(0, 1, 2))
+    raytx("pause", "--saga", "pay", "--reason", reason)
+    raytx("resume", "--saga", "pay", "--reason", reason)
+
+
 def look(raytx: Raytx) -> list[str]:
     """Every command that shows transactions or figures."""
     there = raytx.commands()
@@ -146,7 +157,9 @@ def look(raytx: Raytx) -> list[str]:
             raytx("list", *which, "--limit", "1000", *how)
         for transaction in chosen(raytx):
             raytx("show", transaction, *how)
-    optional = {"metrics": [[]], "top": [["--once"]], "acts": [[]], "doctor": [[]]}
+    optional = {
+        "metrics": [[], ["--prometheus"], ["--json"]], "top": [["--once"]], "acts": [[], ["--json"]],
+        "doctor": [["--no-ray"], ["--no-ray", "--json"]]}
     asked = [name for name in optional if name in there]
     for name in asked:
         for arguments in optional[name]:
