@@ -6,20 +6,27 @@ import re
 import urllib.request
 from typing import TYPE_CHECKING
 
-import ray
-
 from orchestrator.metrics.registry import PREFIX, RAY_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 SCRAPE_S_MAX = 5.0
 OWN = RAY_PREFIX + PREFIX
 _COMMENT = re.compile(r"^# (HELP|TYPE) ")
 
 
-def agent_urls() -> list[str]:
+def urls_of_head(temp_dir: Path) -> list[str]:
+    """Where the agent of a head of raytx answers, from its directory; none where it has not started."""
+    return [f"http://127.0.0.1:{path.read_text().strip()}/metrics"
+            for path in temp_dir.glob("session_latest/metrics_export_port_*")]
+
+
+def urls_of_cluster() -> list[str]:
     """Where the agent of every node of the cluster that this process is connected to answers."""
+    import ray  # noqa: PLC0415 - it takes a second to import; a head of raytx is asked without
+
     return [f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
             for node in ray.nodes() if node["Alive"] and node.get("MetricsExportPort")]
 

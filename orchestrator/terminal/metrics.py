@@ -1,6 +1,7 @@
 """`raytx metrics`: what a deployment measures of itself, once; and the files that show and watch it elsewhere."""
 
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +9,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.deployment import DataDirectory
 from orchestrator.metrics.registry import METRICS
+from orchestrator.metrics.scrape import scrape, urls_of_cluster, urls_of_head
 from orchestrator.metrics.text import to_text
 from orchestrator.terminal.answer import answer, report_errors
 from orchestrator.terminal.options import DATA_DEFAULT, Data, Json
@@ -34,20 +37,37 @@ def metrics(
         typer.echo(shipped(GRAFANA if grafana else ALERTS), nl=False)
         return
     with report_errors(as_json=as_json):
-        from orchestrator.cluster import attach  # noqa: PLC0415 - Ray takes a second to import
-        from orchestrator.metrics.scrape import agent_urls, scrape  # noqa: PLC0415 - as above
-
-        deployment = attach(data)
-        try:
-            scraped = scrape(agent_urls()) if prometheus else ""
-            statuses = [] if scraped else deployment.statuses()
-        finally:
-            deployment.stop()
         if prometheus:
-            typer.echo(scraped or f"{FALLBACK}\n{to_text(statuses)}", nl=False)
+            typer.echo(_scraped_from_head(data) or _scraped_from_cluster(data), nl=False)
             return
+        statuses = _statuses(data)
         figures = {status["name"]: status.get("figures") for status in statuses}
         answer({"actors": figures}, tables(figures), as_json=as_json)
+
+
+def _scraped_from_head(data: Path) -> str:
+    record = DataDirectory(data).running()
+    return scrape(urls_of_head(Path(record.temp_dir))) if record is not None and record.own_head else ""
+
+
+def _scraped_from_cluster(data: Path) -> str:
+    from orchestrator.cluster import attach  # noqa: PLC0415 - Ray takes a second to import
+
+    deployment = attach(data)
+    try:
+        return scrape(urls_of_cluster()) or f"{FALLBACK}\n{to_text(deployment.statuses())}"
+    finally:
+        deployment.stop()
+
+
+def _statuses(data: Path) -> list[dict[str, Any]]:
+    from orchestrator.cluster import attach  # noqa: PLC0415 - as above
+
+    deployment = attach(data)
+    try:
+        return deployment.statuses()
+    finally:
+        deployment.stop()
 
 
 def shipped(name: str) -> str:

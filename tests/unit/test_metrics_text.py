@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from loadgen.cli import cli
 from orchestrator.metrics.figures import Figures
-from orchestrator.metrics.scrape import own_lines, scrape
+from orchestrator.metrics.scrape import own_lines, scrape, urls_of_head
 from orchestrator.metrics.text import to_text
 from orchestrator.protocol.counts import Histogram
 from orchestrator.terminal.metrics import tables
@@ -71,3 +71,10 @@ def test_what_ships_is_printed_without_a_deployment() -> None:
 
 def test_nothing_runs_is_exit_code_3(tmp_path) -> None:
     assert CliRunner().invoke(cli, ["metrics", "--data", str(tmp_path)]).exit_code == 3
+
+
+def test_the_agent_of_a_head_is_found_in_its_directory(tmp_path) -> None:
+    assert urls_of_head(tmp_path) == []
+    (tmp_path / "session_latest").mkdir()
+    (tmp_path / "session_latest" / "metrics_export_port_ab12").write_text("40807")
+    assert urls_of_head(tmp_path) == ["http://127.0.0.1:40807/metrics"]
