@@ -33,6 +33,7 @@ from orchestrator.terminal.options import (
 from orchestrator.terminal.pausing import pause, resume
 from orchestrator.terminal.showing import show
 from orchestrator.terminal.status import status
+from orchestrator.terminal.top import top
 from orchestrator.testing.command import prove
 
 
@@ -62,6 +63,7 @@ def build_cli(default_app: str) -> typer.Typer:
         cli.command()(command)
     cli.command("list")(list_transactions)
     cli.command()(metrics)
+    cli.command()(top)
     cli.command("test")(prove)
     cli.command()(console)
     return cli

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 WIDTH_OF_PIPE = 200  # nothing is wrapped or cut where no terminal says how wide it is
 
-_STYLES = {
+STATE_STYLES = {
     "committed": "green", "aborted": "red", "serving": "green", "recovering": "yellow", "refused": "bold red",
     "unreachable": "bold red", "rejected": "red", "unknown": "yellow"}
 
@@ -150,7 +150,7 @@ def _table(*headers: str) -> Table:
 
 
 def _state(state: str) -> Text:
-    return Text(state, _STYLES.get(state, ""))
+    return Text(state, STATE_STYLES.get(state, ""))
 
 
 def _or_dash(value: Any) -> str:
