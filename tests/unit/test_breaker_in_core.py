@@ -8,6 +8,7 @@ import pytest
 
 from orchestrator.protocol.breaker import PROBES
 from orchestrator.protocol.messages import Command, Kind, OutcomeStatus, Reply, Status
+from orchestrator.protocol.records import Pause, Pauses
 from unit.ill_services import PER_TURN, TURN_MS, Deployment
 
 OFFERED = PER_TURN * 1_000 // TURN_MS
@@ -177,3 +178,13 @@ def test_a_rollback_waits_for_a_service_that_is_silent_and_then_goes_first() -> 
     world.ill = set()
     world.run(6)
     assert world.core.open_count == 0
+
+
+def test_a_service_that_an_operator_has_paused_is_not_taken_for_down() -> None:
+    """It is sent nothing, so it cannot answer: steps that it wanted to be asked again for wait."""
+    world = Deployment()
+    world.ill, world.answer_ill = {"pay"}, Status.NOT_YET
+    world.run(1, "order")
+    world.pending.include(world.core.pause(Pauses(1, [Pause("", "pay", "ann", "", 1)]), world.now_ms))
+    world.run(12)
+    assert world.turned() == []

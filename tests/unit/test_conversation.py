@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from orchestrator.conversation import Conversation
-from orchestrator.errors import OverloadedError
+from orchestrator.errors import OverloadedError, RefusedForNowError
 from orchestrator.outcome import Handle
 from orchestrator.protocol.identifiers import partition_of_key
 from orchestrator.protocol.messages import (
@@ -110,6 +110,19 @@ def test_a_shard_that_is_full_for_one_saga_is_asked_for_another(talk) -> None:
         submit(conversation, "k").outcome(5)
     assert conversation.refusal("k", "s") is not None
     assert conversation.refusal("k", "t") is None
+
+
+def test_a_shard_where_a_service_is_down_is_left_alone_by_the_sagas_that_need_it(talk) -> None:
+    shard = Shard(lambda submit: OutcomeMessage(
+        submit.number, "", OutcomeStatus.REJECTED, [], "E_UNAVAILABLE", "pay does not answer", "pay", retry_after_ms=60_000))
+    conversation = talk(shard)
+    with pytest.raises(RefusedForNowError) as told:
+        submit(conversation, "k").outcome(5)
+    refusal = conversation.refusal("k2", "s")
+    assert refusal is not None
+    assert (refusal.code, refusal.message) == (told.value.code, told.value.message) == ("E_UNAVAILABLE", "pay does not answer")
+    assert 59_000 < refusal.retry_after_ms <= 60_001
+    assert conversation.refusal("k2", "t") is None
 
 
 def test_a_shard_that_says_it_is_full_need_not_refuse_first(talk) -> None:
