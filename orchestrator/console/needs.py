@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from orchestrator import advice
 from orchestrator.console.link import Tie
-from orchestrator.console.records import OLD_MS, PARKED_MAX
-from orchestrator.logs import redact
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from orchestrator.advice import Observed
     from orchestrator.console.link import Standing
-    from orchestrator.console.records import LogFacts
-    from orchestrator.console.trends import Sample
-    from orchestrator.protocol.records import Pause
+
+_RANKS = {"bad": 0, "warn": 1, "info": 2}
+_PAGES = {
+    "unreachable": "/services", "refused": "/services", "recovering": "/services", "restarting": "/services",
+    "breakers": "/services", "in_doubt": "/services", "full_disk": "/shards", "parked": "/parked",
+    "overdue": "/transactions?state=preparing", "unfinished": "/transactions?state=open", "paused": "/acts"}
+_WITHOUT_ACTORS = frozenset({"full_disk", "parked", "paused"})  # what is wrong all the same when nothing runs
+_NUMBERS = re.compile(r"\d+")
 
 
 class Need(NamedTuple):
@@ -28,6 +34,7 @@ class Need(NamedTuple):
         remedy: what to do.
         link: where on these pages, or "".
         since_ms: Unix ms; 0 = not known.
+        exact: whether it began then; else that is when this console first saw it.
     """
 
     name: str
@@ -36,6 +43,7 @@ class Need(NamedTuple):
     remedy: str
     link: str = ""
     since_ms: int = 0
+    exact: bool = True
 
 
 class Memory:
@@ -49,97 +57,59 @@ class Memory:
         """The needs with their beginnings, the worst first; those that are not among them are forgotten."""
         found = list(needs)
         with self._lock:
-            self._first = {need.name: self._first.get(need.name) or need.since_ms or now_ms for need in found}
-            dated = [need._replace(since_ms=need.since_ms or self._first[need.name]) for need in found]
+            self._first = {need.name: self._first.get(need.name, now_ms) for need in found}
+            dated = [
+                need if need.since_ms else need._replace(since_ms=self._first[need.name], exact=False) for need in found]
         return sorted(dated, key=lambda need: _RANKS[need.severity])
 
 
-_RANKS = {"bad": 0, "warn": 1, "info": 2}
-
-
-def needs_of(
-    standing: Standing, sample: Sample | None, facts: LogFacts, data: str, pauses: Sequence[Pause] = (),
-) -> Iterator[Need]:
+def needs_of(standing: Standing, observed: Observed, data: str) -> Iterator[Need]:
     """Everything that needs somebody now.
 
     Args:
         standing: how the console and the deployment stand.
-        sample: the newest statuses; None where they cannot be had.
-        facts: of the log.
+        observed: what is known of the deployment; without actors where they cannot be asked.
         data: the data directory, as a command names it.
-        pauses: what operators have paused.
     """
     yield from _of_tie(standing, data)
-    for status in sample.statuses if sample else ():
-        yield from _of_actor(status)
-    if sample is not None:
-        yield from _of_breakers(sample.statuses)
-    yield from _of_log(facts)
-    for pause in pauses:
-        what = f"saga {pause.saga}" if pause.saga else f"service {pause.service}"
-        yield Need(f"paused {what}", "warn", f"{what.capitalize()} is paused by {pause.who}: {redact(pause.reason)}.",
-                   "New transactions that need it are refused until it is resumed.", "/acts", since_ms=pause.at_ms)
+    for rule in advice.RULES:
+        name = rule.__name__
+        if observed.actors or name in _WITHOUT_ACTORS:
+            for one in rule(observed):
+                yield Need(
+                    f"{name} {_NUMBERS.sub('#', one.what)}", one.severity.value, one.what, one.do, _PAGES.get(name, ""),
+                    _began_ms(name, one.what, observed))
 
 
 def _of_tie(standing: Standing, data: str) -> Iterator[Need]:
     if standing.tie is Tie.DOWN:
         yield Need("down", "bad", "The deployment is down. These pages are read-only.",
-                   f"Start it: raytx up --data {data}", since_ms=standing.since_ms)
+                   f"start it: `raytx up --data {data}`", since_ms=standing.since_ms, exact=False)
     elif standing.tie is Tie.LOST:
         yield Need("lost", "bad", f"The deployment cannot be reached: {standing.why}",
-                   f"Look at it: raytx status --data {data}. The console tries again by itself.", since_ms=standing.since_ms)
+                   f"look at it: `raytx status --data {data}`; the console tries again by itself", since_ms=standing.since_ms)
     elif standing.tie is Tie.STARTING:
-        yield Need("starting", "info", f"Not attached yet: {standing.why}.", "Wait a few seconds.",
-                   since_ms=standing.since_ms)
+        yield Need("starting", "info", f"Not attached yet: {standing.why}", "wait a few seconds", since_ms=standing.since_ms)
 
 
-def _of_actor(status: Mapping[str, Any]) -> Iterator[Need]:
-    name, state = status["name"], status["state"]
-    why = f": {status['detail']}" if isinstance(status.get("detail"), str) and status["detail"] else ""
-    if state == "unreachable":
-        yield Need(f"actor {name}", "bad", f"{name} does not answer{why}.",
-                   "Ray starts it again by itself; if it stays so, look at its log file.", "/services")
-    elif state in ("refused", "failed"):
-        yield Need(f"actor {name}", "bad", f"{name} refuses its database{why}.",
-                   "Restore the newest copy of the whole data directory, never a part of it.", "/services")
-    elif state != "serving":
-        yield Need(f"actor {name}", "warn", f"{name} is {state}{why}.", "It serves again when its recovery is done.",
-                   "/services")
-    elif why:
-        yield Need(f"detail {name}", "warn", f"{name}{why}.", "See docs/operations.md.", "/services")
+def _began_ms(rule: str, what: str, observed: Observed) -> int:
+    """When it began, where that is stored; else 0."""
+    if rule == "breakers":
+        report = breakers_of(observed.actors).get(what.partition(" ")[0], {})
+        return int(report.get("since_ms") or 0)
+    if rule == "unfinished":
+        return observed.now_ms - observed.backlog.oldest_unfinished_ms
+    return 0
 
 
-def _of_breakers(statuses: Sequence[Mapping[str, Any]]) -> Iterator[Need]:
-    for service, breaker in breakers_of(statuses).items():
-        if breaker.get("state", "closed") != "closed":
-            said = f": {breaker['last_error']}" if breaker.get("last_error") else ""
-            yield Need(
-                f"breaker {service}", "bad", f"Calls to {service} are broken off ({breaker['state'].replace('_', ' ')}){said}.",
-                "New transactions that need it are refused until a probe succeeds. Look at that service.", "/services",
-                since_ms=int(breaker.get("since_ms") or 0))
-
-
-def breakers_of(statuses: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The worst breaker that any shard has for a service, by service."""
-    worst: dict[str, dict[str, Any]] = {}
+def breakers_of(statuses: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
+    """The worst breaker that any shard has for a service, by service; of those alike the one that is so for longest."""
+    worst: dict[str, Mapping[str, Any]] = {}
     for status in statuses:
-        for service, breaker in (status.get("breakers") or {}).items():
-            told = dict(breaker) if isinstance(breaker, dict) else {"state": str(breaker)}
-            if service not in worst or _BREAKER_RANKS.get(told.get("state", ""), 0) > _BREAKER_RANKS.get(
-                    worst[service].get("state", ""), 0):
-                worst[service] = told
+        for service, report in (status.get("breakers") or {}).items():
+            worst[service] = max(worst.get(service, report), report, key=_badness)
     return worst
 
 
-_BREAKER_RANKS = {"closed": 0, "half_open": 1, "open": 2}
-
-
-def _of_log(facts: LogFacts) -> Iterator[Need]:
-    if facts.parked:
-        count = f"{facts.parked}{' or more' if facts.parked >= PARKED_MAX else ''}"
-        noun = "transaction is" if facts.parked == 1 else "transactions are"
-        yield Need("parked", "warn", f"{count} {noun} parked.",
-                   "Mend what the code names, then retry them; or resolve a step with a reason.", "/parked")
-    if facts.old is not None:
-        yield Need("old", "warn", f"A transaction has been open for more than {OLD_MS // 1000} s.",
-                   "Look at what it waits for.", f"/transactions/{facts.old.transaction}", since_ms=facts.old.began_ms)
+def _badness(report: Mapping[str, Any]) -> tuple[int, int]:
+    return {"closed": 0, "half_open": 1, "open": 2}.get(report["state"], 0), -report["since_ms"]

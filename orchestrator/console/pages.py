@@ -32,10 +32,11 @@ STATES = ("open", "preparing", "committing", "committed", "aborting", "aborted")
 
 def overview(site: Site, request: Request) -> Response:
     """What is wrong, and how much goes through."""
-    facts, sample = site.records.facts(), site.link.latest()
-    needs = needs_of(site.link.standing, sample, facts, str(site.records.directory.path), site.records.pauses())
+    sample = site.link.latest()
+    observed = site.records.observed(sample.statuses if sample else [])
+    needs = needs_of(site.link.standing, observed, str(site.records.directory.path))
     return site.render(
-        request, "overview.html", needs=site.memory.dated(needs, site.now_ms()), facts=facts, sample=sample,
+        request, "overview.html", needs=site.memory.dated(needs, site.now_ms()), backlog=observed.backlog,
         figures=overview_figures(site.link.reading()), plots=plots(site.link.trends.points(), site.now_ms()))
 
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from orchestrator.advice import Observed
 from orchestrator.app import load_app
 from orchestrator.log.finding import TransactionQuery, TransactionSummary
 from orchestrator.log.reader import LogReader
 from orchestrator.logs import redact
+from orchestrator.observation import observe
 from orchestrator.timeline import timeline
 
 if TYPE_CHECKING:
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 PAGE_MAX = 200
 PARKED_MAX = 200
-OLD_MS = 60_000  # a transaction that is open for longer deserves a look
 
 
 class ParkedStep(NamedTuple):
@@ -55,12 +56,10 @@ class Brief(NamedTuple):
 
 
 class LogFacts(NamedTuple):
-    """What the log says of itself; `old` is a transaction open for more than a minute, or None."""
+    """What the log says of itself."""
 
     records: int
     open: int
-    parked: int  # transactions, at most PARKED_MAX
-    old: TransactionSummary | None
     watermark_ms: int
     epochs: dict[int, int]
 
@@ -134,13 +133,19 @@ class Records:
 
     def facts(self) -> LogFacts:
         """What the log says of itself; cheap, whatever its length."""
-        now_ms = time.time_ns() // 1_000_000
         with closing(LogReader(self.directory.log_path)) as log:
-            old = log.find(TransactionQuery(state="open", parked=False, until_ms=now_ms - OLD_MS, limit=1))
-            parked = log.find(TransactionQuery(parked=True, limit=PARKED_MAX))
-            return LogFacts(
-                log.last_record, log.open_count(), len(parked), _redacted(old[0]) if old else None, log.watermark_ms,
-                log.epochs())
+            return LogFacts(log.last_record, log.open_count(), log.watermark_ms, log.epochs())
+
+    def observed(self, actors: Sequence[dict[str, Any]]) -> Observed:
+        """What there is to judge.
+
+        Args:
+            actors: what they said of themselves; none where they cannot be asked.
+        """
+        record = self.directory.record()
+        if record is not None:
+            return observe(self.directory, record, actors)
+        return Observed(actors=actors, now_ms=time.time_ns() // 1_000_000)  # nothing ever ran there
 
 
 def _redacted(one: TransactionSummary) -> TransactionSummary:

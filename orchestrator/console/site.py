@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -68,7 +69,8 @@ class Site:
             loader=PackageLoader("orchestrator.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True)
         self._templates.filters.update(
-            iso=iso, ago=ago, span=span, pretty=_pretty, clock=_clock, redact=redact, number=lambda value: f"{value:,}")
+            iso=iso, ago=ago, span=span, pretty=_pretty, clock=_clock, redact=redact, ticked=ticked,
+            number=lambda value: f"{value:,}")
 
     def render(self, request: Request, template: str, status_code: int = 200, **context: Any) -> Response:
         """A page; for a request of the page's own script only the part of it that changes."""
@@ -141,6 +143,12 @@ def ago(at_ms: int, now: int) -> str:
     """How long ago that was."""
     past_ms = max(now - at_ms, 0)
     return "just now" if past_ms < _SECOND_MS else f"{span(past_ms // _SECOND_MS * _SECOND_MS).replace('.0 s', ' s')} ago"
+
+
+def ticked(text: str) -> Markup:
+    """A sentence, its first letter a capital; what stands between backticks is code."""
+    parts = [escape(part) for part in f"{text[:1].upper()}{text[1:]}".split("`")]
+    return Markup("").join(Markup("<code>{}</code>").format(part) if index % 2 else part for index, part in enumerate(parts))
 
 
 def _clock(at_ms: int) -> str:

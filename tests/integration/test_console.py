@@ -58,7 +58,7 @@ def test_list_filter_open_retry_and_resolve(head, tmp_path):
     wait_until(lambda: len(found(data, parked=True)) == len(letters))
     with running_console(data) as url, opened_page(url) as page:
         page.goto("/")
-        page.get_by_text("2 transactions are parked.").wait_for()
+        page.get_by_text("1 parked at office: NO_SUCH_ADDRESSEE").wait_for()
         page.locator(".tie-attached").wait_for()
         page.keyboard.press("Tab")
         assert page.evaluate("document.activeElement.textContent") == "Skip to the content"

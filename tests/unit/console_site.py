@@ -16,6 +16,7 @@ from orchestrator.deployment import DataDirectory
 from orchestrator.log.store import LogStore, create_log
 from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.records import (
+    Act,
     AppendRequest,
     Begun,
     Decided,
@@ -76,12 +77,14 @@ def begun(number: int, saga: str = "open_books", business_key: str = "") -> Begu
         30_000, business_key or f"order-{number}")
 
 
-def write_log(directory: DataDirectory, records: list[Record]) -> None:
+def write_log(directory: DataDirectory, records: list[Record], paused: Act | None = None) -> None:
     directory.prepare()
     directory.create_databases(shop, create_log)
     store = LogStore(directory.log_path, "run", 7 * 24 * 3_600_000)
     store.take(TakeRequest(1, 0, "first", [7], 1, "run"), BEGAN_MS)
     store.append([AppendRequest(1, 0, "first", 1, [EpochRecord(1, record) for record in records])], BEGAN_MS)
+    if paused is not None:
+        store.pause(paused, BEGAN_MS)
     store.close()
 
 
