@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import signal
 import socket
+import sys
 import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,6 +86,8 @@ def _serve(  # noqa: PLR0917 - what the command was told
         build_site(Records(directory, app), link, access), log_level="warning", access_log=False, server_header=False,
         proxy_headers=False, lifespan="off", limit_concurrency=CONNECTIONS_MAX, timeout_graceful_shutdown=SHUTDOWN_S_MAX,
         ssl_certfile=certificate, ssl_keyfile=private_key)
+    for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises it again once it has ended in an orderly way
+        signal.signal(number, lambda *_: sys.exit(0))
     link.start()
     try:
         uvicorn.Server(config).run([listener])

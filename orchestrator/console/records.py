@@ -145,7 +145,9 @@ class Records:
         record = self.directory.record()
         if record is not None:
             return observe(self.directory, record, actors)
-        return Observed(actors=actors, now_ms=time.time_ns() // 1_000_000)  # nothing ever ran there
+        now_ms = time.time_ns() // 1_000_000
+        with closing(LogReader(self.directory.log_path)) as log:  # files that were never served
+            return Observed(actors=actors, backlog=log.backlog(now_ms), now_ms=now_ms)
 
 
 def _redacted(one: TransactionSummary) -> TransactionSummary:

@@ -67,7 +67,7 @@ class Site:
         self.records, self.link, self.access, self.memory = records, link, access, Memory()
         self._templates = Environment(
             loader=PackageLoader("orchestrator.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-            lstrip_blocks=True)
+            lstrip_blocks=True, auto_reload=False)
         self._templates.filters.update(
             iso=iso, ago=ago, span=span, pretty=_pretty, clock=_clock, redact=redact, ticked=ticked,
             number=lambda value: f"{value:,}")
