@@ -37,7 +37,7 @@ def overview_figures(reading: Reading | None) -> list[Figure]:
         Figure("Decided", number(decided), "/s"),
         Figure("Aborted", number(share), "%"),
         Figure("Refused", number(reading.rate("rejected", "shard-")), "/s"),
-        Figure("Half decided within", number(reading.quantile("decide_ms", 0.5, "shard-")), "ms"),
+        Figure("Half within", number(reading.quantile("decide_ms", 0.5, "shard-")), "ms"),
         Figure("99 % within", number(reading.quantile("decide_ms", 0.99, "shard-")), "ms"),
         Figure("In doubt", number(reading.total("in_doubt", "service-"))),
         Figure("Disk free", size(reading.total("disk_free_bytes", "log"))),

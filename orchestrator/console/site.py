@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from orchestrator.console import pages
 from orchestrator.console.acting import Acting
+from orchestrator.console.figures import UNKNOWN
 from orchestrator.console.guard import Guard, Refused
 from orchestrator.console.needs import Memory
 from orchestrator.console.sessions import WHO_DEFAULT
@@ -68,6 +69,7 @@ class Site:
         self._templates = Environment(
             loader=PackageLoader("orchestrator.console"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True, auto_reload=False)
+        self._templates.globals["unknown"] = UNKNOWN
         self._templates.filters.update(
             iso=iso, ago=ago, span=span, pretty=_pretty, clock=_clock, redact=redact, ticked=ticked,
             number=lambda value: f"{value:,}")
@@ -79,11 +81,8 @@ class Site:
             "logged_in": bool(request.state.session.who), "asks_token": self.access.token is not None,
             "form_token": request.state.form_token, "data": str(self.records.directory.path),
             "standing": self.link.standing, "let_in": self.access.lets_in(request.state.session),
-            "now_ms": self.now_ms(), **context}
-        page = self._templates.get_template(template)
-        if "x-fragment" in request.headers and "live" in page.blocks:
-            return HTMLResponse("".join(page.blocks["live"](page.new_context(values))), status_code)
-        return HTMLResponse(page.render(values), status_code)
+            "now_ms": self.now_ms(), "layout": "fragment.html" if "x-fragment" in request.headers else "base.html", **context}
+        return HTMLResponse(self._templates.get_template(template).render(values), status_code)
 
     def now_ms(self) -> int:
         """Unix ms."""
@@ -128,7 +127,9 @@ def to_login(request: Request) -> Response:
 
 
 def span(duration_ms: float) -> str:
-    """A duration as a person says it: 12 ms, 3.4 s, 5 min, 2 h, 3 d."""
+    """A duration as a person says it: 12 ms, 3.4 s, 5 min, 2 h, 3 d; negative where clocks differ."""
+    if duration_ms < 0:
+        return f"-{span(-duration_ms)}"
     if duration_ms < _SECOND_MS:
         return f"{duration_ms:.0f} ms"
     if duration_ms < _MINUTE_MS:

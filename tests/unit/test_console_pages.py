@@ -91,6 +91,20 @@ def test_pages_go_on_from_the_last_id_and_keep_the_filter(site):
     assert found == [transaction_id(number) for number in (3, 2, 1, 0)]
 
 
+def timeless(text):
+    return re.sub(r"just now|\d+ (s|min|h|d) ago|\d+[a-z]+\d*[a-z]*", "", text)
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/transactions", f"/transactions/{transaction_id(2)}", "/parked", "/services", "/shards"])
+def test_a_fragment_is_a_part_of_its_page(site, path):
+    site.link.attach(status_of("log", "log"), status_of("shard-0", "orchestrator", state="recovering"))
+    browser = site.browser()
+    fragment = timeless(browser.get(path, headers={"x-fragment": "live"}).text.strip())
+    assert len(fragment) > 100
+    assert fragment in timeless(browser.get(path).text)
+
+
 def test_a_fragment_is_the_part_that_changes(site):
     fragment = site.browser().get("/transactions", headers={"x-fragment": "live"})
     assert rows(fragment) == [transaction_id(number) for number in (3, 2, 1, 0)]
