@@ -18,13 +18,14 @@ from ray.exceptions import RayError
 
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import IndefiniteError
-from orchestrator.log.reader import LogReader, TransactionQuery
+from orchestrator.log.finding import TransactionQuery
+from orchestrator.log.reader import LogReader
 from orchestrator.logs import log_event
 from orchestrator.transport import shard_actor
 
 if TYPE_CHECKING:
     from orchestrator.cluster import Deployment
-    from orchestrator.log.reader import TransactionSummary
+    from orchestrator.log.finding import TransactionSummary
 
 LEASE_MS = 10_000
 ANSWER_S_MAX = 3.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from actors.orders import app
+from actors.orders import app as shop
 from actors.runner import BatchRunner, Work
 from actors.store import Retention, Store
 from orchestrator.deployment import DataDirectory
@@ -17,16 +17,24 @@ from orchestrator.protocol.records import AppendRequest, EpochRecord, TakeReques
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from orchestrator.app import App
+
 START_MS = 1_700_000_000_000
 RETENTION_MS = 7 * 24 * 3_600_000
 ADDRESS = {"name": "A. Person", "street": "High Street 1", "city": "York", "country": "GB"}
 
 
 class Shop:
-    """A deployment without actors: what would be calls between them are calls."""
+    """A deployment without actors: what would be calls between them are calls.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of its data.
+        app: that is deployed.
+        incarnation: of its shard; another one after a restart.
+    """
+
+    def __init__(self, path: Path, app: App = shop, incarnation: str = "shard-a") -> None:
+        self.path, self.app, self._incarnation = path, app, incarnation
         self.now_ms = START_MS
         directory = DataDirectory(path)
         directory.prepare()
@@ -42,14 +50,14 @@ class Shop:
         self._sequence = 0
         self._closed = False
         everything = list(range(256))
-        taken = self.log.take(TakeRequest(SCHEMA_VERSION, 0, "shard-a", everything, 1, "run"), self.now_ms)
+        taken = self.log.take(TakeRequest(SCHEMA_VERSION, 0, incarnation, everything, 1, "run"), self.now_ms)
         self.run(self.core.adopt(dict(zip(everything, taken.epochs, strict=True)), taken.open, self.now_ms))
 
     def submit(self, key: str, saga: str, data: dict[str, Any], *, until: str = "") -> OutcomeMessage | None:
         """Run a transaction to its end, or up to the first command for the service `until`, which is lost."""
         number = len(self._numbers)
         self._numbers[number] = key
-        request = SubmitRequest(number, key, saga, app.saga(saga).encode_input(data), 0)
+        request = SubmitRequest(number, key, saga, self.app.saga(saga).encode_input(data), 0)
         self.run(self.core.submit([(Waiter("client", number), request)], self.now_ms), lost=until)
         return self.outcomes.get(key)
 
@@ -68,7 +76,7 @@ class Shop:
         self._sequence += 1
         records = [
             EpochRecord(self.core.epochs[int(record.transaction[12:14], 16)], record) for record in effects.records]
-        reply = self.log.append([AppendRequest(SCHEMA_VERSION, 0, "shard-a", self._sequence, records)], self.now_ms)[0]
+        reply = self.log.append([AppendRequest(SCHEMA_VERSION, 0, self._incarnation, self._sequence, records)], self.now_ms)[0]
         return self.core.appended(zip(effects.records, reply.results, strict=True), self.now_ms)
 
     def _call(self, service: str, commands: list[Command]) -> Effects:
