@@ -32,7 +32,7 @@ HOUR_MS = 3_600_000
 LIVES_MAX = 60
 FOLD_PAGES = 25
 _OWN_META = ("epoch", "opens", "run", "sequence")  # of each opening, not of the script
-_TABLES = "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name"
+_TABLES = "SELECT name FROM sqlite_master WHERE lower(type) = 'table' ORDER BY name"
 
 State = dict[str, list[tuple[Any, ...]]]
 

@@ -125,7 +125,7 @@ def _rows(state: State, table: str) -> list[tuple[Any, ...]]:
 
 
 def _outcomes(state: State) -> list[tuple[Any, ...]]:
-    return sorted(tuple(row[column] for column in _OUTCOME) for row in _rows(state, "transactions"))
+    return sorted((tuple(row[column] for column in _OUTCOME) for row in _rows(state, "transactions")), key=repr)
 
 
 def sweep(every: int, seed: int) -> tuple[dict[str, dict[str, Counter[str]]], list[str]]:
