@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BEGAN_MS = 1_700_000_000_000
 ID = make_id(BEGAN_MS, 3, 1, 1)
 TOKEN = "tok_visa_canary"
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 class Purchase(BaseModel):
@@ -131,6 +132,16 @@ def test_state_steps_and_attempts() -> None:
     assert (view.state, view.decision, view.key, view.business_key) == ("COMMITTED", "COMMIT", "key-1", "o-1")
     assert [(one.step, one.service, one.state, one.attempts) for one in view.steps] == [
         ("hold", "stock", "COMMITTED", 2), ("charge", "bank", "COMMITTED", 2), ("tell", "mail", "DONE", 2)]
+
+
+@pytest.mark.parametrize(("flags", "told"), [("01", TRACE), ("00", f"{TRACE}  (not sampled)")])
+def test_the_trace_that_it_belongs_to_is_told(flags: str, told: str) -> None:
+    begun = msgspec.structs.replace(BEGUN, traceparent=f"00-{TRACE}-00f067aa0ba902b7-{flags}")
+    view = join_timeline(APP, MemoryLog(State.PREPARING, (BEGAN_MS, begun)), {}, ID)
+    assert f"trace {told}\n" in rendered(view).replace(" \n", "\n")
+    assert (view.to_json()["trace_id"], view.to_json()["sampled"]) == (TRACE, flags == "01")
+    assert "trace" not in rendered(committed())
+    assert committed().trace_id == ""
 
 
 def test_secrets_are_redacted_in_json_and_on_the_terminal() -> None:
