@@ -53,7 +53,7 @@ class ServiceSpans:
 
     def delivered(self, outcomes: Iterable[Outcome]) -> None:
         """What became of messages, durable where it has to be."""
-        if self.broken:
+        if not self._open:
             return
         try:
             for work, reply in outcomes:

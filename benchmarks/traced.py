@@ -88,12 +88,12 @@ class _Shard:
             effects = following
 
     def _served(self, commands: list[Command]) -> list[Reply]:
-        replies = [_answer(command) for command in commands]
         if self._services is not None:
             self._services.arrived(commands)
-            self._services.delivered(
-                [Outcome(Work(command, "s"), reply) for command, reply in zip(commands, replies, strict=True)])
-        return replies
+        outcomes = [Outcome(Work(command, "s"), _answer(command)) for command in commands]
+        if self._services is not None:
+            self._services.delivered(outcomes)
+        return [outcome.reply for outcome in outcomes if outcome.reply is not None]
 
 
 class _FormerCommand(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -166,6 +166,8 @@ class ShardSpans:
     @_harmless
     def received(self, replies: Iterable[Reply]) -> None:
         """Answers of a participant, before the core sees them."""
+        if not self.open:
+            return
         for reply in replies:
             traced = self.open.get(reply.transaction)
             if traced is not None:
@@ -174,6 +176,8 @@ class ShardSpans:
     @_harmless
     def appended(self, results: Iterable[tuple[Record, AppendResult]]) -> None:
         """The log's answers, before the core sees them."""
+        if not self.open:
+            return
         for record, result in results:
             traced = self.open.get(record.transaction)
             if traced is None:
