@@ -57,6 +57,6 @@ def test_a_capital_in_a_tables_name_changes_nothing(capital: bytes) -> None:
     """A flipped bit may make one of a letter; SQLite goes on finding the table."""
     (subject,) = [found for found in subjects(1) if found.name == "log closed"]
     content = subject.files[str(subject.story.path)]
-    assert content.count(capital.lower()) == 1
+    assert capital.lower() in content
     damaged = content.replace(capital.lower(), capital)
     assert judge(subject, str(subject.story.path), damaged) == "harmless"
