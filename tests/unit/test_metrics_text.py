@@ -33,7 +33,7 @@ def test_a_sample_is_one_line_with_its_type_before_it() -> None:
         r'ray_raytx_transactions_total{saga="buy",outcome="aborted",code="said \"no\"\\",actor="shard-0"} 7')
     assert lines[counted - 1] == "# TYPE ray_raytx_transactions_total counter"
     assert "# TYPE ray_raytx_open gauge" in lines
-    assert 'ray_raytx_append_ms_bucket_total{le="5",actor="shard-0"} 1' in lines
+    assert 'ray_raytx_append_ms_bucket_total{le="7",actor="shard-0"} 1' in lines
     assert 'ray_raytx_append_ms_bucket_total{le="3",actor="shard-0"} 0' in lines
     assert 'ray_raytx_append_ms_count_total{actor="shard-0"} 1' in lines
     assert len({line for line in lines if line.startswith("# TYPE")}) == 5
