@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from orchestrator.app import App
     from orchestrator.console.site import Site
 
 STATES = ("open", "preparing", "committing", "committed", "aborting", "aborted")
@@ -47,7 +46,7 @@ def transactions(site: Site, request: Request) -> Response:
     more = len(found) > filters.limit
     return site.render(
         request, "transactions.html", filters=filters, found=found[: filters.limit], more=more, states=STATES,
-        sagas=sorted({saga.name for saga in site.records.app.sagas}), services=sorted(site.records.app.by_service))
+        deployed=site.records.deployed())
 
 
 def transaction(site: Site, request: Request) -> Response:
@@ -63,20 +62,12 @@ def parked(site: Site, request: Request) -> Response:
 
 def services(site: Site, request: Request) -> Response:
     """How every service is."""
-    sample, app = site.link.latest(), site.records.app
+    sample, deployed = site.link.latest(), site.records.deployed()
     statuses = {status["role"]: status for status in sample.statuses} if sample else {}
-    names = [service.name for service in app.services]
     return site.render(
-        request, "services.html", statuses=statuses, names=names, sagas=_versions(app), pauses=site.records.pauses(),
+        request, "services.html", statuses=statuses, deployed=deployed, pauses=site.records.pauses(),
         breakers=breakers_of(sample.statuses if sample else []), columns=SERVICE_COLUMNS,
-        cells=service_cells(site.link.reading(), names), blanks=[UNKNOWN] * len(SERVICE_COLUMNS))
-
-
-def _versions(app: App) -> dict[str, list[int]]:
-    found: dict[str, list[int]] = {}
-    for saga in app.sagas:
-        found.setdefault(saga.name, []).append(saga.version)
-    return {name: sorted(versions) for name, versions in sorted(found.items())}
+        cells=service_cells(site.link.reading(), deployed.services), blanks=[UNKNOWN] * len(SERVICE_COLUMNS))
 
 
 def shards(site: Site, request: Request) -> Response:

@@ -12,6 +12,7 @@ import msgspec
 
 from orchestrator.advice import Observed
 from orchestrator.app import load_app
+from orchestrator.errors import DefiniteError
 from orchestrator.log.finding import TransactionQuery, TransactionSummary
 from orchestrator.log.reader import LogReader
 from orchestrator.logs import redact
@@ -55,6 +56,13 @@ class Brief(NamedTuple):
     parked: list[str]  # steps
 
 
+class Deployed(NamedTuple):
+    """What the app has, as far as it can be imported here: versions by saga, and services."""
+
+    sagas: dict[str, list[int]]
+    services: list[str]
+
+
 class LogFacts(NamedTuple):
     """What the log says of itself."""
 
@@ -86,6 +94,18 @@ class Records:
         if record is not None:
             sys.path.extend(entry for entry in record.app_path if entry not in sys.path)
         return load_app(self._app_path)
+
+    def deployed(self) -> Deployed:
+        """Names to choose among; an app that cannot be imported must not keep anybody from the lists."""
+        try:
+            app = self.app
+        except DefiniteError:
+            record = self.directory.record()
+            return Deployed({}, record.services if record else [])
+        sagas: dict[str, list[int]] = {}
+        for saga in app.sagas:
+            sagas.setdefault(saga.name, []).append(saga.version)
+        return Deployed({name: sorted(sagas[name]) for name in sorted(sagas)}, [service.name for service in app.services])
 
     def find(self, query: TransactionQuery) -> list[TransactionSummary]:
         """The newest transactions that fit, redacted.

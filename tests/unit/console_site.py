@@ -102,9 +102,9 @@ def usual_records() -> list[Record]:
 class ConsoleSite:
     """Pages, their link, and a browser that has not been there before."""
 
-    def __init__(self, directory: DataDirectory, access: Access) -> None:
+    def __init__(self, directory: DataDirectory, access: Access, app: str = "actors.orders:app") -> None:
         self.link, self.access, self.directory = PlayedLink(), access, directory
-        self.application = build_site(Records(directory, "actors.orders:app"), self.link, access)
+        self.application = build_site(Records(directory, app), self.link, access)
 
     def browser(self, host: str = "127.0.0.1:8300", *, raises: bool = True) -> TestClient:
         return TestClient(

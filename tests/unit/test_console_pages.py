@@ -139,6 +139,14 @@ def test_what_cannot_be_shown_says_why(site, path, status, told):
     assert "</html>" in answer.text
 
 
+def test_without_the_app_there_are_lists_all_the_same(directory):
+    site = ConsoleSite(directory, Access(), app="no.such.module:app")
+    assert rows(site.browser().get("/transactions?saga=open_books"))
+    assert site.browser().get("/services").status_code == 200
+    answer = site.browser().get(f"/transactions/{transaction_id(0)}")
+    assert (answer.status_code, "no.such.module:app" in answer.text) == (400, True)
+
+
 def test_a_lost_log_is_said_and_a_bug_too(site, tmp_path):
     answer = ConsoleSite(DataDirectory(tmp_path), Access()).browser().get("/transactions")
     assert (answer.status_code, "E_STORE_REFUSED" in answer.text) == (503, True)
