@@ -27,13 +27,13 @@ def running_console(data):
 
 
 @contextmanager
-def opened_page(url):
+def opened_page(url, **options):
     """A page that must neither complain nor ask anybody else."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 - not everybody has it
 
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_page(base_url=url, viewport=DESK)
+        page = browser.new_page(base_url=url, viewport=DESK, **options)
         page.set_default_timeout(WAIT_MS)
         complaints = []
         page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
