@@ -34,6 +34,7 @@ from orchestrator.terminal.pausing import pause, resume
 from orchestrator.terminal.showing import show
 from orchestrator.terminal.status import status
 from orchestrator.terminal.top import top
+from orchestrator.terminal.watch import watch
 from orchestrator.testing.command import prove
 
 
@@ -64,6 +65,7 @@ def build_cli(default_app: str) -> typer.Typer:
     cli.command("list")(list_transactions)
     cli.command()(metrics)
     cli.command()(top)
+    cli.command()(watch)
     cli.command("test")(prove)
     cli.command()(console)
     return cli

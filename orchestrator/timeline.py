@@ -191,7 +191,7 @@ def join_timeline(
     stored = log.stored(transaction)
     if stored is None:
         raise _unknown(transaction, sorted({name for name, _ in rows}))
-    events = [event for record in log.history(transaction) for event in _log_events(record)]
+    events = [event for record in log.history(transaction) for event in log_events(record)]
     events += [event for service, row in rows for event in _row_events(service, row)]
     begun, decided = stored.begun, stored.decided or Decided(transaction, Decision.ABORT, 0)
     place = parse(begun.traceparent)
@@ -231,7 +231,8 @@ def _unknown(transaction: str, holders: list[str]) -> DefiniteError:
     return DefiniteError(ErrorCode.UNKNOWN, text)
 
 
-def _log_events(stored: StoredRecord) -> Iterator[Ranked]:
+def log_events(stored: StoredRecord) -> Iterator[Ranked]:
+    """What a record says, with its rank among those of the same millisecond."""
     record: Record = stored.record
     if isinstance(record, Begun):
         what = f"begun: {record.saga} version {record.version}" if record.saga else "key bound by a cancel before its submit"

@@ -119,10 +119,26 @@ def find(connection: sqlite3.Connection, query: TransactionQuery) -> list[Transa
         _rows_by_facet(connection, query, terms, facets) if facets else _rows(connection, terms, query.limit)
         for terms in _alternatives(connection, query)]
     if query.parked is not False and (query.code or query.service):
-        sources.append(_parked_rows(connection, query))
+        sources.append(_parked_rows(connection, query, []))
     newest = merge(*sources, key=_id, reverse=True)
     rows = islice((next(same) for _, same in groupby(newest, _id)), query.limit)
     return [summary_of(row, _parked_of(connection, row)) for row in rows]
+
+
+def lookup(connection: sqlite3.Connection, transaction: str, query: TransactionQuery) -> TransactionSummary | None:
+    """One transaction, where it fits the query.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT, naming the field.
+    """
+    only: Terms = [("txn = ?", [transaction])]
+    for terms in _alternatives(connection, query):
+        for row in _rows(connection, terms + only, 1):
+            return summary_of(row, _parked_of(connection, row))
+    if query.parked is not False and (query.code or query.service):
+        for row in _parked_rows(connection, query, only):
+            return summary_of(row, _parked_of(connection, row))
+    return None
 
 
 def _id(row: Row) -> str:
@@ -162,11 +178,11 @@ def _alternatives(connection: sqlite3.Connection, query: TransactionQuery) -> li
     return [[*terms, (_BUSINESS_KEY, [query.key])], [*terms, ("txn = ?", [bound])]]
 
 
-def _parked_rows(connection: sqlite3.Connection, query: TransactionQuery) -> Iterator[Row]:
+def _parked_rows(connection: sqlite3.Connection, query: TransactionQuery, only: Terms) -> Iterator[Row]:
     """Those of which a parked step has the code and service; few are parked, and their records say so."""
     plain = msgspec.structs.replace(query, code=None, service=None, parked=True)
     for terms in _alternatives(connection, plain):
-        for row in _rows(connection, terms, -1):
+        for row in _rows(connection, terms + only, -1):
             if any(query.code in (None, "", one.code) and query.service in (None, "", one.service)
                    for one in _parked_of(connection, row)):
                 yield row

@@ -10,7 +10,7 @@ from orchestrator.database import open_reader, refused
 from orchestrator.files import REAL_FILES
 from orchestrator.log.acts import StoredAct, load_acts, load_pauses
 from orchestrator.log.backlog import Backlog, backlog_of
-from orchestrator.log.finding import COLUMNS, STATES, TransactionQuery, TransactionSummary, find, summary_of
+from orchestrator.log.finding import COLUMNS, STATES, TransactionQuery, TransactionSummary, find, lookup, summary_of
 from orchestrator.log.rows import bound_to, load_stored, parking_rows
 from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, decode_record
 from orchestrator.log.verify import problems
@@ -123,6 +123,25 @@ class LogReader:
             for sequence, data in rows:
                 envelope = decode_record(data)
                 yield StoredRecord(sequence, envelope.at_ms, envelope.record)
+
+    def records_after(self, sequence: int) -> Iterator[StoredRecord]:
+        """The records above a sequence in the order in which they became durable."""
+        for found, data in self._connection.execute(
+                "SELECT sequence, data FROM records WHERE sequence > ? ORDER BY sequence", (sequence,)):
+            envelope = decode_record(data)
+            yield StoredRecord(found, envelope.at_ms, envelope.record)
+
+    def lookup(self, transaction: str, query: TransactionQuery | None = None) -> TransactionSummary | None:
+        """One transaction; None where the log does not know it, or it does not fit the query."""
+        return lookup(self._connection, transaction, query or TransactionQuery())
+
+    def renew(self) -> bool:
+        """Give the snapshot up for one of now; whether a record has become durable in between."""
+        self._connection.execute("COMMIT")
+        self._connection.execute("BEGIN")
+        (last,) = self._connection.execute("SELECT value FROM meta WHERE name = 'last_record'").fetchone()
+        grown, self.last_record = last != self.last_record, last
+        return grown
 
     def epochs(self) -> dict[int, int]:
         """The current epoch of every partition that was ever taken."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from orchestrator.errors import DefiniteError, ErrorCode
-from orchestrator.log.finding import TransactionQuery
+from orchestrator.log.finding import STATES, TransactionQuery
 from orchestrator.terminal.options import parse_age, parse_time
 
 StateFilter = Annotated[
@@ -45,5 +45,7 @@ def query_of(
     until_ms = parse_time("--until", until)
     if older_than is not None:
         until_ms = time.time_ns() // 1_000_000 - parse_age("--older-than", older_than)
+    if state and state.lower() not in {*STATES, "open"}:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, f"--state must be one of {', '.join(STATES)}, open; got {state!r}")
     return TransactionQuery(
         state=state.lower() if state else None, since_ms=parse_time("--since", since), until_ms=until_ms, **more)

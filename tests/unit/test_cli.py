@@ -97,7 +97,7 @@ def test_list_filters(run, with_transactions, options, expected):
 
 @pytest.mark.parametrize(("options", "told"), [
     (["--older-than", "yesterday"], "--older-than"), (["--older-than", "5"], "90s, 15m"),
-    (["--state", "done"], "state must be"),
+    (["--state", "done"], "--state must be"),
     (["--older-than", "5m", "--until", "1m"], "give one of them")])
 def test_list_refuses(run, with_transactions, options, told):
     result = run("list", "--data", with_transactions, *options)
