@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from orchestrator.errors import ErrorCode
-from orchestrator.protocol.identifiers import partition_of_key
+from orchestrator.protocol.identifiers import partition_of, partition_of_key
 from orchestrator.protocol.messages import (
     SCHEMA_VERSION,
+    ActKind,
+    ActRequest,
     CancelRequest,
     ClientBatch,
     OutcomeBatch,
@@ -18,7 +20,7 @@ from orchestrator.protocol.messages import (
     OutcomeStatus,
     SubmitRequest,
 )
-from orchestrator.protocol.records import encode
+from orchestrator.protocol.records import Act, encode
 from orchestrator.testing.simulation.life import Life, Message
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class ClientLife(Life):
     def __init__(self, world: World, role: str, number: int) -> None:
         super().__init__(world, role, number)
         self._requests: dict[int, tuple[str, bytes, bool]] = {}
+        self._acts: set[int] = set()
         self._next = 0
 
     def submit(self, saga: str, key: str, payload: bytes, deadline_ms: int) -> None:
@@ -58,6 +61,24 @@ class ClientLife(Life):
         request = CancelRequest(number, key)
         self._ask(number, key, lambda: ClientBatch(SCHEMA_VERSION, self.name, [], [request]), ASK_AGAIN_MS)
 
+    def act(self, kind: ActKind, transaction: str, step: str, who: str, reason: str) -> None:
+        """Act on a transaction as an operator, until that is answered."""
+        number = self._open("", b"", cancel=False)
+        self._acts.add(number)
+        request = ActRequest(number, kind, transaction, who, reason, self.world.wall_ms, step)
+        self._ask(
+            number, transaction, lambda: ClientBatch(SCHEMA_VERSION, self.name, [], acts=[request]), ASK_AGAIN_MS,
+            partition_of(transaction))
+
+    def pause(self, act: Act) -> None:
+        """Pause or resume as an operator: first the log, then whoever is a shard now."""
+        def changed(_: object) -> None:
+            for life in list(self.world.lives.values()):
+                if life.role.startswith("shard-"):
+                    self.mail(life, "learn", None)
+
+        self.call("log", "pause", lambda: act, changed)
+
     @property
     def waiting(self) -> bool:
         """Whether somebody has not been told yet."""
@@ -69,7 +90,7 @@ class ClientLife(Life):
             if outcome.status is OutcomeStatus.RETRY or outcome.code == ErrorCode.UNAVAILABLE:
                 continue  # it is asked again by and by
             request = self._requests.pop(outcome.number, None)
-            if request is not None:
+            if request is not None and outcome.number not in self._acts:
                 key, payload, cancel = request
                 self.world.told(Told(key, payload, outcome, cancel))
 
@@ -78,10 +99,12 @@ class ClientLife(Life):
         self._requests[self._next] = (key, payload, cancel)
         return self._next
 
-    def _ask(self, number: int, key: str, batch: Callable[[], ClientBatch], again_ms: int) -> None:
+    def _ask(
+        self, number: int, key: str, batch: Callable[[], ClientBatch], again_ms: int, partition: int | None = None,
+    ) -> None:
         if number not in self._requests:
             return
-        shard = partition_of_key(key) % self.world.shards
+        shard = (partition_of_key(key) if partition is None else partition) % self.world.shards
         self.mail(f"shard-{shard}", "exchange", encode(batch()))
         following_ms = min(again_ms * 2, ASK_AGAIN_MS_MAX)
-        self.after(again_ms, lambda: self._ask(number, key, batch, following_ms))
+        self.after(again_ms, lambda: self._ask(number, key, batch, following_ms, partition))

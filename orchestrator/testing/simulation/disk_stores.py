@@ -19,7 +19,7 @@ from orchestrator.audit import audit_snapshots
 from orchestrator.local import StorePlace
 from orchestrator.log.reader import LogReader
 from orchestrator.log.store import LogStore, create_log
-from orchestrator.protocol.records import AppendReply, AppendRequest, Decided, TakeReply, TakeRequest
+from orchestrator.protocol.records import Act, AppendReply, AppendRequest, Decided, TakeReply, TakeRequest
 from orchestrator.testing.disk.storage import Operation, SimulatedDisk
 from orchestrator.testing.simulation.life import Crashed
 from orchestrator.testing.simulation.log_model import Entry, LogModel
@@ -207,6 +207,11 @@ class _DiskLog:
         reply = self._store.take(request, now_ms)
         self.model = self._read()
         return reply
+
+    def pause(self, act: Act, now_ms: int) -> None:
+        """Pause or resume; without room for that this life ends."""
+        self._store.pause(act, now_ms)
+        self.model = self._read()
 
     def owner(self, partition: int) -> tuple[int, int, str]:
         """Shard, epoch and incarnation."""

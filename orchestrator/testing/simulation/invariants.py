@@ -70,7 +70,8 @@ def _atomicity(world: World, log: LogModel, readers: Mapping[str, LedgerReader])
         stored = log.stored(txn)
         plan = plans.get((stored.begun.saga, stored.begun.version))
         verdict = judge(
-            txn, stored.state, plan, rows.pop(txn, []), earlier=partial(_same, stored.state), purged=txn < oldest)
+            txn, stored.state, plan, rows.pop(txn, []), earlier=partial(_same, stored.state), purged=txn < oldest,
+            asserted={one.step for one in stored.resolved})
         yield from (("A", violation.text) for violation in verdict.violations)
         if stored.state not in (State.COMMITTED, State.ABORTED):
             yield "L", f"{txn} is {stored.state.name} at rest"
@@ -96,7 +97,8 @@ def _purged(world: World, log: LogModel) -> Iterator[Finding]:
             saga = world.sagas.get((stored.begun.saga, stored.begun.version))
             plan = Plan(saga.name, saga.steps) if saga else None
             verdict = judge(
-                txn, stored.state, plan, list(found.values()), earlier=partial(_same, stored.state), purged=False)
+                txn, stored.state, plan, list(found.values()), earlier=partial(_same, stored.state), purged=False,
+                asserted={one.step for one in stored.resolved})
             yield from (("A", f"before the purge: {violation.text}") for violation in verdict.violations)
         elif txn in world.decisions:
             settled = _SETTLED[world.decisions[txn].decision]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from orchestrator.protocol.records import AppendReply, AppendRequest, TakeReply, TakeRequest, encode
+from orchestrator.protocol.records import Act, AppendReply, AppendRequest, TakeReply, TakeRequest, encode
 from orchestrator.testing.simulation.life import Life, Message
 from orchestrator.testing.simulation.log_model import LogModel
 
@@ -34,6 +34,9 @@ class AnyLog(Protocol):
 
     def take(self, request: TakeRequest, now_ms: int) -> TakeReply:
         """Give partitions to a shard's incarnation."""
+
+    def pause(self, act: Act, now_ms: int) -> None:
+        """Pause or resume a saga or a service; when this returns, it is durable."""
 
     def owner(self, partition: int) -> tuple[int, int, str]:
         """Shard, epoch and incarnation."""
@@ -82,6 +85,17 @@ class LogLife(Life):
             model = self.world.stores.read_log() if self._log.superseded else self._log.model
             self.answer(message, model.find(key, transaction))
 
+    def on_pause(self, message: Message) -> None:
+        """An `Act`: pause or resume."""
+        if self.ready and not self.world.stores.cannot_write(self.role):
+            self._log.pause(message.body, self.world.wall_ms)
+            self.answer(message, None)
+
+    def on_pauses(self, message: Message) -> None:
+        """What is paused."""
+        if self.ready:
+            self.answer(message, self._log.model.pauses)
+
     def on_owner(self, message: Message) -> None:
         """Who owns a partition."""
         if self.ready:
@@ -121,4 +135,7 @@ class LogLife(Life):
                     self.world.decided(record.transaction, stored.decided)
         for message, request, reply in zip(messages, requests, replies, strict=True):
             self.world.witness.appended(request, reply)
+            if not reply.dropped:
+                records = [item.record for item in request.records]
+                self.world.operator.stored(zip(records, reply.results, strict=True))
             self.answer(message, encode(reply))

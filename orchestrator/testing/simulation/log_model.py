@@ -135,7 +135,7 @@ class LogModel:
 
     def snapshot(self) -> Snapshot:
         """All of a log at rest."""
-        assert all(entry.ended for entry in self.transactions.values())
+        assert all(entry.ended and not entry.unsettled for entry in self.transactions.values())
         return Snapshot(self.owners, self.transactions, self.keys)
 
     def exempt(self) -> list[str]:

@@ -36,6 +36,8 @@ class Options:
         driver_dies: whether the callers are killed.
         clock_jump_ms: wall clocks jump by so much, either way.
         reshard: whether the number of shards changes when everything was killed.
+        acts: how often an operator acts at any moment: retries, cancels, resolves, pauses for a while.
+        resolve: chance that an operator resolves a step that was parked.
         breaker_failures: transactions that fail until a service's breaker opens; 0: there is none.
     """
 
@@ -69,6 +71,8 @@ class Options:
     driver_dies: bool = False
     clock_jump_ms: int = 0
     reshard: bool = False
+    acts: int = 0
+    resolve: float = 0.0
     breaker_failures: int = 0
 
     def __str__(self) -> str:
@@ -124,6 +128,8 @@ def draw(chance: Chance) -> Options:
         driver_dies=bool(maybe("driver", 0.1, 1)),
         clock_jump_ms=number("clock", 0, 0, 0, 0, 5_000, 3_600_000),
         reshard=bool(maybe("reshard", 0.5, 1)),
+        acts=number("acts", 0, 0, 0, 0, 0, 1, 4),
+        resolve=maybe("resolve", 0.25, 0.5, 1.0),
         breaker_failures=number("breaker", 0, 0, 1, 1, 2),
     )
     return drawn if any(getattr(drawn, name) for name in _STRIKES) else replace(drawn, kills=1)

@@ -93,6 +93,7 @@ def _run(world: World, workload: Workload, seed: int) -> None:
     world.watched = world.options.crash > 0
     _plan_load(world, workload, seed)
     _plan_faults(world)
+    world.operator.plan()
     world.run_until(BOOT_MS + world.options.phase_ms)
     heal(world)
     settle(world)
@@ -106,6 +107,7 @@ def heal(world: World) -> None:
         world.stores.make_room(role)
     for life in list(world.lives.values()):
         world.thaw(life)
+    world.operator.resume_all()
 
 
 def settle(world: World, limit_ms: int = HEAL_MS) -> None:
@@ -130,14 +132,14 @@ def at_rest(world: World) -> bool:
         return False
     # where two logs live, the older one may have opened the file last: what it stored, the other knows once it writes
     model = world.stores.read_log() if "log" in world.zombies else log.model
-    return all(entry.ended for entry in model.transactions.values())
+    return all(entry.ended and not entry.unsettled for entry in model.transactions.values())
 
 
 def _restless(world: World) -> str:
     log = world.log
     if log is None or not log.ready:
         return "the log does not serve"
-    open_ = [f"{t} {list(e.parked)}" for t, e in log.model.transactions.items() if not e.ended]
+    open_ = [f"{t} {list(e.parked)}" for t, e in log.model.transactions.items() if not e.ended or e.unsettled]
     return f"open: {open_}; callers waiting: {bool(world.client and world.client.waiting)}"
 
 

@@ -113,6 +113,7 @@ class ShardLife(Life):
         if self.partitions and not taken.epochs:
             self.world.end(self, "of another run")
         self.core.watermark_ms, self._exempt = taken.watermark_ms, taken.exempt
+        self.core.pause(taken.pauses, self.now_ms)
         self.serving = True
         self._overdue = {t.begun.transaction for t in taken.open if t.decided is None and t.begun.deadline_ms <= self.now_ms}
         self._apply(self.core.adopt(dict(zip(self.partitions, taken.epochs, strict=True)), taken.open, self.now_ms))
@@ -132,6 +133,16 @@ class ShardLife(Life):
         for request in batch.cancels:
             self.world.witness.cancelling(self._table.by_key.get(request.key))
             self._apply(self.core.cancel(Waiter(batch.client, request.number), request.key, request.transaction, self.now_ms))
+        for act in batch.acts:
+            self._apply(self.core.act(Waiter(batch.client, act.number), act, self.now_ms))
+
+    def on_learn(self, message: Message) -> None:
+        """Something was paused or resumed."""
+        del message
+        self._learn()
+
+    def _learn(self) -> None:
+        self.call("log", "pauses", lambda: None, lambda pauses: self._apply(self.core.pause(pauses, self.now_ms)))
 
     def on_replies(self, message: Message) -> None:
         """A `ReplyBatch` of a participant."""
@@ -258,6 +269,8 @@ class ShardLife(Life):
             if self._sequence > sequence + 1:
                 self.world.witness.appended_again(zip(batch, reply.results, strict=True), self._table.by_id, self.now_ms)
             self.core.watermark_ms, self._exempt = max(self.core.watermark_ms, reply.watermark_ms), reply.exempt
+            if reply.pauses > self.core.pauses.version:
+                self._learn()
             self._apply(self.core.appended([*zip(batch, reply.results, strict=True), *gone], self.now_ms))
             self._append()
 

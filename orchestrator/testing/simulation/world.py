@@ -23,6 +23,7 @@ from orchestrator.testing.simulation.chance import Chance
 from orchestrator.testing.simulation.client_life import ClientLife, Told
 from orchestrator.testing.simulation.life import Crashed, Life, Message
 from orchestrator.testing.simulation.log_life import LogLife
+from orchestrator.testing.simulation.operator import Operator
 from orchestrator.testing.simulation.options import Options
 from orchestrator.testing.simulation.service_life import ServiceLife
 from orchestrator.testing.simulation.shard_life import ShardLife
@@ -100,6 +101,7 @@ class World:
         self._died_when = ""  # the point at which whoever runs is dying
         self.stores: Stores = books.stores(self)
         self.witness = Witness(self)
+        self.operator = Operator(self)
 
     # ---- processes ------------------------------------------------------------------------------------------------
 
@@ -360,6 +362,7 @@ class World:
         for life in everybody:
             vars(life).clear()
         vars(self.witness).clear()
+        vars(self.operator).clear()
         vars(self).clear()
 
     def violation(self, guarantee: str, text: str) -> None:
