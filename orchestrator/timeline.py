@@ -127,7 +127,7 @@ class Timeline(msgspec.Struct, frozen=True):
     def render(self) -> RenderableType:
         """For a terminal or a pipe: a heading, the steps as bars over time, the events."""
         now_ms = time.time_ns() // 1_000_000
-        bars = [Text(), Waterfall(self, now_ms)] if self.steps else []
+        bars: list[RenderableType] = [Text(), Waterfall(self, now_ms)] if self.steps else []
         return Group(
             self._heading(now_ms), *bars, Text(), _event_table(self.events, self.began_ms), *map(Text, self.notes))
 

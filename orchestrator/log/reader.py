@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from orchestrator.files import Files
 
+__all__ = ["LogReader", "StoredRecord", "TransactionQuery", "TransactionSummary"]
+
 
 class StoredRecord(msgspec.Struct, frozen=True):
     """A record as it lies in the log; `at_ms` is when the log stored it, Unix ms."""
@@ -140,7 +142,8 @@ class LogReader:
         self._connection.execute("COMMIT")
         self._connection.execute("BEGIN")
         (last,) = self._connection.execute("SELECT value FROM meta WHERE name = 'last_record'").fetchone()
-        grown, self.last_record = last != self.last_record, last
+        grown = bool(last != self.last_record)
+        self.last_record = last
         return grown
 
     def epochs(self) -> dict[int, int]:
