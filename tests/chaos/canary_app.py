@@ -52,6 +52,7 @@ class Shown(BaseModel):
 
     memo: str
     pin: SecretStr
+    number: int = 0
     client_secret: str = NAMED
     reference: str = f"charged to {TOKEN}"
 
@@ -111,8 +112,7 @@ class Post(Service):
 
     def perform_tell(self, state: State, request: Shown) -> Shown | Refused:
         """Tell the customer, or not."""
-        count = state["told"] = state.get("told", 0) + 1
-        if count % 11 == 0 or count == 1:
+        if request.number % 11 == 0:
             return Refused("UNDELIVERABLE", f"nobody at {TOKEN}")
         return request
 
@@ -139,7 +139,7 @@ def tracing(role: str, data_dir: Path) -> TracerProvider:
 
 def _told(context: Context) -> dict[str, Any]:
     charged = context.results["charge"]
-    return {"memo": charged["memo"], "pin": charged["pin"]}
+    return {"memo": charged["memo"], "pin": charged["pin"], "number": context.input.number}
 
 
 pay = Saga(
