@@ -8,7 +8,7 @@ python -m benchmarks.traced [ORDERS]
 
 from __future__ import annotations
 
-import statistics
+import gc
 import sys
 import time
 import timeit
@@ -109,7 +109,7 @@ class _FormerCommand(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def order_us(orders: int, rounds: int) -> dict[str, float]:
-    """Processor time of an order in µs by side, threads of the exporter included; medians of rounds that alternate."""
+    """Processor time of an order in µs by side, threads of the exporter included; the least disturbed round of each."""
     found: dict[str, list[float]] = {side: [] for side in SIDES}
     for _ in range(rounds):
         for side, traceparent in SIDES.items():
@@ -118,11 +118,12 @@ def order_us(orders: int, rounds: int) -> dict[str, float]:
             tracer = Tracer(provider) if side != "off" else None
             shard = _Shard(ShardSpans(tracer) if tracer else None, ServiceSpans(tracer, "s") if tracer else None)
             shard.orders(orders // 10, traceparent)  # warm
+            gc.collect()
             began_s = time.process_time()
             shard.orders(orders, traceparent)
             found[side].append((time.process_time() - began_s) / orders * 1e6)
             provider.shutdown()
-    return {side: statistics.median(values) for side, values in found.items()}
+    return {side: min(values) for side, values in found.items()}
 
 
 def off_ns() -> dict[str, float]:
@@ -159,7 +160,7 @@ def _answer(command: Command) -> Reply:
 def main() -> None:
     """Measure and print."""
     orders = int(sys.argv[1]) if len(sys.argv) > 1 else ORDERS
-    table = Table(title=f"tracing: {orders} orders, medians of {ROUNDS} alternating rounds")
+    table = Table(title=f"tracing: {orders} orders, the lowest of {ROUNDS} alternating rounds")
     table.add_column("tracing")
     table.add_column("µs of processor time per order", justify="right")
     for side, value in order_us(orders, ROUNDS).items():
