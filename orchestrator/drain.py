@@ -20,7 +20,6 @@ from orchestrator.deployment import DataDirectory
 from orchestrator.errors import IndefiniteError
 from orchestrator.log.finding import TransactionQuery
 from orchestrator.log.reader import LogReader
-from orchestrator.logs import log_event
 from orchestrator.transport import shard_actor
 
 if TYPE_CHECKING:
@@ -77,7 +76,6 @@ def drain(
             at_rest = not left and held == log.open_count()  # else one is on its way into the log, or out of it
         seconds = time.monotonic() - began_s
         if at_rest or seconds >= timeout_s:
-            log_event("drained", message=f"{len(left)} open, {len(parked)} parked", seconds=round(seconds, 1))
             return DrainReport(at_rest, left, parked, round(seconds, 2))
         if len(left) != told:
             told = len(left)

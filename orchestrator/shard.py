@@ -186,6 +186,8 @@ class Shard:
         """Begin nothing new for so long (0 = begin again); msgpack of how many transactions are open, nil before it serves."""
         if self._state != "serving":
             return msgspec.msgpack.encode(None)
+        if lease_ms and self._core.drain_until_ms <= self._now_ms():
+            log_event("draining", code=ErrorCode.DRAINING, message=f"{self._core.open_count} open transactions")
         self._core.drain_until_ms = self._now_ms() + lease_ms
         return msgspec.msgpack.encode(self._core.open_count)
 
