@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from orchestrator.audit import AuditReport
     from orchestrator.deployment import DeploymentRecord
-    from orchestrator.log.reader import TransactionSummary
 
 WIDTH_OF_PIPE = 200  # nothing is wrapped or cut where no terminal says how wide it is
 
@@ -95,20 +94,6 @@ def outcomes_table(outcomes: Sequence[Mapping[str, Any]]) -> Table:
     for one in outcomes:
         table.add_row(
             _state(one["status"].lower()), one["transaction"] or "-", one["key"], one["code"], one["service"], one["message"])
-    return table
-
-
-def transactions_table(found: Sequence[TransactionSummary]) -> Table:
-    """A list of transactions."""
-    table = _table("transaction", "state", "saga", "business key", "began", "code", "where")
-    for one in found:
-        where = f"{one.service}/{one.step}" if one.service else ""
-        state = _state(one.state)
-        if one.parked:
-            state.append(" parked", style="bold yellow")
-        table.add_row(
-            one.transaction, state, f"{one.saga} v{one.version}", redact(one.business_key) or "-", iso(one.began_ms),
-            one.code, where)
     return table
 
 

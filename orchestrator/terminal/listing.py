@@ -1,5 +1,6 @@
 """`raytx list`: transactions by what is asked of them, the newest first, a page at a time."""
 
+import time
 from contextlib import closing
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from orchestrator.terminal.filters import (
     UntilFilter,
     query_of,
 )
+from orchestrator.terminal.list_view import transactions_table
 from orchestrator.terminal.options import DATA_DEFAULT, Data, Json, existing
 
 
@@ -52,4 +54,5 @@ def list_transactions(
         with closing(LogReader(existing(data).log_path)) as log:
             found = log.find(query)
         plain = [redact(msgspec.to_builtins(one)) | {"transaction": one.transaction} for one in found]
-        answer({"transactions": plain}, rendering.transactions_table(found), as_json=as_json)
+        table = transactions_table(found, time.time_ns() // 1_000_000, rendering.console().width)
+        answer({"transactions": plain}, table, as_json=as_json)
