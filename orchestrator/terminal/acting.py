@@ -100,7 +100,7 @@ def resolve(
         with Client(attach(data)) as client:
             acted = Operator(client, timeout).resolve(transaction, step, who=who or acting(), reason=reason)
         _tell([acted], as_json=as_json)
-    raise typer.Exit(_exit_code([acted]))
+    raise typer.Exit(exit_code([acted]))
 
 
 def acts(
@@ -162,7 +162,7 @@ def _act(
             selection = [one.transaction for one in found]  # what was confirmed, and nothing that came since
         acted = act(selection, who=who or acting(), reason=reason, dry_run=dry_run)
     _tell(acted, as_json=as_json)
-    return _exit_code(acted)
+    return exit_code(acted)
 
 
 def _tell(acted: list[Any], *, as_json: bool) -> None:
@@ -176,7 +176,7 @@ def _tell(acted: list[Any], *, as_json: bool) -> None:
     answer({"counts": counts, "transactions": plain}, table if acted else Text("no transaction fits"), as_json=as_json)
 
 
-def _exit_code(acted: list[Any]) -> int:
+def exit_code(acted: list[Any]) -> int:
     """The gravest: what is not known to be done, then what was refused."""
     done = {str(one.done) for one in acted}
     return EXIT_UNREACHABLE if "unknown" in done else EXIT_BAD if "refused" in done else 0
