@@ -432,7 +432,8 @@ def _settles(reply: Reply, command: Command) -> bool:
 
 
 def _retry_all(batch: ClientBatch) -> list[OutcomeMessage]:
-    numbers = [r.number for r in (*batch.submits, *batch.cancels, *batch.lookups, *batch.acts)]
+    numbers = [r.number for r in batch.submits] + [r.number for r in batch.cancels]
+    numbers += [r.number for r in batch.lookups] + [r.number for r in batch.acts]
     return [_not_now(number, "the shard is recovering") for number in numbers]
 
 

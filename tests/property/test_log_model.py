@@ -171,6 +171,9 @@ class LogAgainstModel(RuleBasedStateMachine):
         if kind == "act":
             return Act(txn, data.draw(st.sampled_from([ActKind.RETRY, ActKind.CANCEL])), "who", "why", self.now_ms)
         step, decision = data.draw(STEPS), data.draw(st.sampled_from(Decision))
+        entry = self.model.transactions.get(txn)
+        if entry is not None and entry.decided is not None and not data.draw(ONE_IN_FIVE):  # mostly what may be resolved
+            step, decision = next(iter(entry.parked), step), entry.decided.decision
         return Resolved(txn, step, decision, "who", "why", self.now_ms, awaited=step == "pay")
 
     def old_id(self, data: st.DataObject, home: int) -> str:

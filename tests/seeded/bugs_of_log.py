@@ -37,8 +37,8 @@ LOG: Final = (
               "return make_id(self._last_ms, partition, self._table.epochs[partition], self._counter)",
               "return make_id(1, partition, 1, self._counter)"))),
     Bug("compaction loses a decision", "what is decided is forgotten before it has ended", "63 90",
-        (Edit(f"{_MODEL}.retain", "if t < oldest and e.ended and e.ended < self.watermark_ms]",
-              "if t < oldest and e.decided]"),), "trip"),
+        (Edit(f"{_MODEL}.retain", "if t < oldest and e.ended and e.ended < self.watermark_ms\n",
+              "if t < oldest and e.decided\n"),), "trip"),
     Bug("the watermark passes what is open", "transactions that have not ended do not hold the watermark back", "90",
         (Edit(f"{_MODEL}.retain", "candidate = min([candidate, *(began_ms_of(txn) for txn in holding)])", ""),
          Edit(f"{_MODEL}.exempt", "return sorted(", "return [] and sorted("))),
@@ -76,7 +76,7 @@ REAL_LOG: Final = (
     Bug("real log: Ended without a decision", "a transaction may end undecided", "35",
         (Edit(f"{_BATCH}._end", "return UNKNOWN  # it cannot", "return STORED  # it cannot"),), "log"),
     Bug("real log: a decision is not read back", "a restarted log has forgotten what was decided and has not ended", "6 63",
-        (Edit(f"{_STORE}._load", "self._open = load_open(connection)",
-              "self._open = load_open(connection)\n    for transaction in self._open.values():\n"
+        (Edit(f"{_STORE}._load", "self._open, self._unsettled = load_open(connection)",
+              "self._open, self._unsettled = load_open(connection)\n    for transaction in self._open.values():\n"
               "        transaction.decided = None"),), "log"),
 )
