@@ -23,7 +23,8 @@ RECOVERY: Final = (
               "begun.fingerprint, begun.saga, begun.version, begun.input, begun.began_ms, begun.deadline_ms, "
               "begun.duration_ms)"),)),
     Bug("decided work is not taken up", "recovery looks for undecided transactions only", "7",
-        (Edit("orchestrator.testing.simulation.log_model:LogModel.take", "if (entry.ended and not entry.unsettled) or", "if entry.decided or"),)),
+        (Edit("orchestrator.testing.simulation.log_model:LogModel.take", "if (entry.ended and not entry.unsettled) or",
+              "if entry.decided or"),)),
     Bug("performs lost at a restart", "what waits to be performed is taken for done when COMMIT was found stored", "7 9",
         (Edit(f"{_RECOVERY}._restored", "if stored.state in (State.COMMITTED, State.ABORTED):\n        txn.end_again()",
               "if stored.decided is not None:\n        txn.end_again(); txn.ended = stored.ended_ms > 0"),)),
