@@ -17,6 +17,7 @@ from orchestrator.terminal.answer import answer, report_errors
 from orchestrator.terminal.options import DATA_DEFAULT, Data, Json
 
 FALLBACK = "# from the actors themselves: Ray's metrics agent has nothing of them"
+EXACT_BELOW = 100
 GRAFANA, ALERTS = "grafana.json", "alerts.yaml"
 
 
@@ -89,8 +90,12 @@ def tables(figures: dict[str, Any]) -> RenderableType:
                 if "value" in series:
                     plain.add_row(name, actor, labels, f"{series['value']:,.0f}")
                 elif series["count"]:
-                    quantiles = (f"{series[share]:,.4g}" for share in ("p50", "p90", "p99", "max"))
+                    quantiles = (_short(series[share]) for share in ("p50", "p90", "p99", "max"))
                     timed.add_row(name, actor, labels, f"{series['count']:,}", *quantiles)
     silent = [actor for actor, found in figures.items() if not found]
     lines = [Text(f"no answer: {', '.join(silent)}")] if silent else []
     return Group(plain, "", timed, *lines)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= EXACT_BELOW else f"{value:.3g}"

@@ -5,12 +5,13 @@
 A snapshot is the output of `raytx metrics --prometheus`; take several, some seconds apart, while something runs. They are
 written into a database of Prometheus with the times at which the files were written. `promtool` and `prometheus` (package
 `prometheus`) are looked for in PATH, or in DIR. It fails where a rule or a query is refused, and where a query has no answer
-although the first snapshot has all the metrics that it names.
+although the newest snapshot has all that it selects.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
 import re
@@ -30,7 +31,7 @@ from orchestrator.terminal.metrics import ALERTS, GRAFANA, shipped
 
 START_S_MAX = 120.0
 RATE_INTERVAL = "10m"
-NAME = re.compile(r"\bray_raytx_\w+")
+SELECTOR = re.compile(r"\bray_raytx_\w+(?:\{[^}]*\})?")
 BAD = ("REFUSED", "NO ANSWER")
 
 
@@ -41,14 +42,16 @@ class Answer(NamedTuple):
     expression: str
     values: int  # series with a number
     error: str = ""
+    told: bool = True  # whether the newest snapshot has all that the expression selects
 
-    def verdict(self, told: set[str]) -> str:
-        """What an operator reads; `told` are the metrics that the snapshots had from the beginning."""
+    @property
+    def verdict(self) -> str:
+        """What an operator reads."""
         if self.error:
             return f"REFUSED: {self.error}"
         if self.values:
             return f"{self.values} series"
-        return "NO ANSWER" if set(NAME.findall(self.expression)) <= told else "nothing told"
+        return "NO ANSWER" if self.told else "nothing told"
 
 
 def open_metrics(snapshots: Iterable[tuple[str, float]]) -> str:
@@ -77,16 +80,17 @@ def ask(base: str, title: str, expression: str, at_s: float) -> Answer:
             found: dict[str, Any] = json.load(response)
     except urllib.error.HTTPError as error:
         return Answer(title, expression, 0, json.load(error).get("error", str(error)))
-    values = [float(one["value"][1]) for one in found["data"]["result"]]
-    return Answer(title, expression, sum(not math.isnan(value) for value in values))
+    values = sum(not math.isnan(float(one["value"][1])) for one in found["data"]["result"])
+    selected = [] if values or SELECTOR.fullmatch(expression) else SELECTOR.findall(expression)
+    return Answer(title, expression, values, told=all(ask(base, "", selector, at_s).values for selector in selected))
 
 
-def run(snapshots: list[Path], prometheus: str) -> list[Answer]:
-    """Write the snapshots into a Prometheus of our own, and ask it everything."""
+@contextlib.contextmanager
+def served(snapshots: list[Path], prometheus: str) -> Iterator[str]:
+    """A Prometheus of our own that has the snapshots; gives its address."""
     with tempfile.TemporaryDirectory(prefix="raytx-queries-") as scratch:
         told, rules, configuration = (Path(scratch) / name for name in ("told.txt", "rules.yaml", "prometheus.yaml"))
-        times = [path.stat().st_mtime for path in snapshots]
-        told.write_text(open_metrics((path.read_text(), at_s) for path, at_s in zip(snapshots, times, strict=True)))
+        told.write_text(open_metrics((path.read_text(), path.stat().st_mtime) for path in snapshots))
         rules.write_text(shipped(ALERTS))
         configuration.write_text("global: {scrape_interval: 1h}\n")
         subprocess.run([f"{prometheus}promtool", "check", "rules", str(rules)], check=True)
@@ -96,23 +100,24 @@ def run(snapshots: list[Path], prometheus: str) -> list[Answer]:
             [f"{prometheus}prometheus", f"--config.file={configuration}", f"--storage.tsdb.path={scratch}",
              f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL)
         try:
-            return _answers(f"http://127.0.0.1:{port}", max(times))
+            _await(f"http://127.0.0.1:{port}")
+            yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait()
 
 
-def _answers(base: str, at_s: float) -> list[Answer]:
+def _await(base: str) -> None:
     end_s = time.monotonic() + START_S_MAX
     while True:
         try:
             urllib.request.urlopen(f"{base}/-/ready", timeout=START_S_MAX).close()
-            break
         except OSError:
             if time.monotonic() > end_s:
                 raise
-            time.sleep(0.2)  # another program's start: there is no event to wait for
-    return [ask(base, title, expression, at_s) for title, expression in queries()]
+        else:
+            return
+        time.sleep(0.2)  # another program's start: there is no event to wait for
 
 
 def _free_port() -> int:
@@ -127,12 +132,12 @@ def main() -> int:
     parser.add_argument("snapshots", nargs="+", type=Path)
     parser.add_argument("--prometheus", default="", help="directory of promtool and prometheus")
     options = parser.parse_args()
-    answers = run(options.snapshots, f"{options.prometheus}/" if options.prometheus else "")
-    told = set(NAME.findall(options.snapshots[0].read_text()))
-    verdicts = [answer.verdict(told) for answer in answers]
-    for answer, verdict in zip(answers, verdicts, strict=True):
-        sys.stdout.write(f"{verdict:<12}  {answer.title}: {answer.expression}\n")
-    bad = sum(verdict.startswith(BAD) for verdict in verdicts)
+    newest_s = max(path.stat().st_mtime for path in options.snapshots)
+    with served(options.snapshots, f"{options.prometheus}/" if options.prometheus else "") as base:
+        answers = [ask(base, title, expression, newest_s) for title, expression in queries()]
+    for answer in answers:
+        sys.stdout.write(f"{answer.verdict:<12}  {answer.title}: {answer.expression}\n")
+    bad = sum(answer.verdict.startswith(BAD) for answer in answers)
     sys.stdout.write(f"{sum(bool(answer.values) for answer in answers)} of {len(answers)} queries answered, {bad} bad\n")
     return 1 if bad else 0
 
