@@ -184,7 +184,7 @@ def paused(observed: Observed) -> Iterator[Advice]:
 RULES = (
     unreachable, refused, full_disk, breakers, overdue, recovering, parked, in_doubt, unfinished, restarting, paused, unlocked)
 
-_REMEDIES = {
+_REMEDIES: dict[str, str] = {
     ErrorCode.SERVICE_UNAVAILABLE: "mend the service; it is tried again by itself",
     ErrorCode.SERVICE_ERROR: "its code raises: read its log for the traceback and mend it; it is tried again by itself",
     ErrorCode.BUILDER_FAILED: "mend the saga's request builder and deploy it",
@@ -196,7 +196,7 @@ _REMEDIES = {
 
 
 def _of_code(code: str) -> str:
-    return _REMEDIES.get(code, "mend what the service complains of; the next attempt succeeds")  # type: ignore[call-overload]
+    return _REMEDIES.get(code, "mend what the service complains of; the next attempt succeeds")
 
 
 def _in_state(observed: Observed, state: str) -> list[Mapping[str, Any]]:

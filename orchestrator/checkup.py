@@ -75,6 +75,7 @@ class Readings(Protocol):
     def listens(self, port: int) -> str: ...  # noqa: D102
     def resolves(self) -> str: ...  # noqa: D102
     def socket_directory(self) -> str: ...  # noqa: D102
+    def variable(self, name: str) -> str: ...  # noqa: D102
     def starts_ray(self) -> float: ...  # noqa: D102
 
 
@@ -248,6 +249,15 @@ def sockets(machine: Readings) -> Finding:
     return Finding("sockets", Health.BAD, found, "export TMPDIR=/tmp")
 
 
+def authentication(machine: Readings) -> Finding:
+    """A cluster that `--address` may join: whoever reaches one that asks for no token can run any code on it."""
+    address, mode = machine.variable("RAY_ADDRESS"), machine.variable("RAY_AUTH_MODE")
+    if mode == "token" or not address:
+        return Finding("authentication", Health.OK, "by token" if mode else "a head of one's own always asks for a token")
+    return Finding("authentication", Health.WARN, f"RAY_ADDRESS is {address}, and RAY_AUTH_MODE is {mode or 'not set'}",
+                   "start that cluster with RAY_AUTH_MODE=token, or keep others from its ports")
+
+
 def starts_ray(machine: Readings) -> Finding:
     """A head of one's own starts and ends."""
     try:
@@ -259,7 +269,7 @@ def starts_ray(machine: Readings) -> Finding:
 
 CHECKS: tuple[Callable[[Readings], Finding], ...] = (
     python, ray, sqlite, msgspec, uvloop, permissions, file_system, room, fsync, locks, clock, open_files, memory, processors,
-    ports, dashboard, sockets)
+    ports, dashboard, sockets, authentication)
 SLOW: tuple[Callable[[Readings], Finding], ...] = (starts_ray,)
 
 

@@ -191,6 +191,10 @@ class Machine:
         """Where sockets are made."""
         return tempfile.gettempdir()
 
+    def variable(self, name: str) -> str:
+        """A variable of the environment; empty where it is not set."""
+        return os.environ.get(name, "")
+
     def starts_ray(self) -> float:
         """Start an own head, connect, stop it again; seconds.
 

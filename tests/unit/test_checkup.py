@@ -23,7 +23,7 @@ GOOD: dict[str, Any] = {
     "free_bytes": 50 << 30, "fsync_ms": [0.2, 0.3, 1.0], "locks": True, "mode": 0o700, "is_directory": True,
     "readable_by_others": [], "not_mine": [], "clock": (0.01, 200.0), "now_ms": 1_000_000_000, "newest_ms": 999_999_000,
     "open_files": 65_536, "memory_bytes": 8 << 30, "processors": 4, "listens": "", "resolves": "", "socket_directory": "/tmp",
-    "starts_ray": 3.2}
+    "starts_ray": 3.2, "variable": ""}
 
 
 class Told:
@@ -80,6 +80,7 @@ CASES: list[tuple[Any, dict[str, Any], Health, str]] = [
     (checkup.ports, {"resolves": "Name or service not known"}, Health.WARN, "no address"),
     (checkup.dashboard, {"listens": "Address already in use"}, Health.WARN, "8265"),
     (checkup.sockets, {"socket_directory": "/tmp/" + "x" * 40}, Health.BAD, "45 characters"),
+    (checkup.authentication, {"variable": "192.0.2.7:6379"}, Health.WARN, "RAY_ADDRESS is 192.0.2.7:6379"),
     (checkup.starts_ray, {"starts_ray": DefiniteError("E_CONFIG", "Ray did not start: no room")}, Health.BAD, "no room"),
 ]
 
@@ -179,3 +180,13 @@ def test_the_command_shows_a_table(tmp_path: Path) -> None:
     shown = told(["--data", str(tmp_path / "data"), "--no-ray"])
     assert "what to do" in shown.stdout
     assert "flock excludes a second owner" in shown.stdout
+
+
+def test_a_cluster_that_asks_for_a_token_is_fine() -> None:
+    found = {"RAY_ADDRESS": "192.0.2.7:6379", "RAY_AUTH_MODE": "token"}
+
+    class Joined(Told):
+        def variable(self, name: str) -> str:
+            return found[name]
+
+    assert checkup.authentication(Joined()).health is Health.OK
