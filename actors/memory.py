@@ -26,7 +26,42 @@ class Entry(NamedTuple):
     purged: tuple[Key, ...]
 
 
-class MemoryStore:
+class Contents:
+    """What the entries of a journal amount to.
+
+    Attributes:
+        rows, values, epochs, retention: after the last entry applied.
+        was_purged: whether rows are gone.
+    """
+
+    def __init__(self) -> None:
+        self.rows: dict[Key, Row] = {}
+        self.values: dict[str, bytes] = {}
+        self.epochs_seen: dict[int, int] = {}
+        self.retention = Retention()
+        self.was_purged = False
+
+    def copy_of(self, other: Contents) -> None:
+        """Take over what another one has come to."""
+        self.rows, self.values, self.epochs_seen = dict(other.rows), dict(other.values), dict(other.epochs_seen)
+        self.retention, self.was_purged = other.retention, other.was_purged
+
+    def apply(self, entry: Entry) -> None:
+        """One entry more."""
+        for key in entry.purged:
+            self.rows.pop(key, None)
+            self.was_purged = True
+        self.rows.update(entry.rows)
+        for name, value in entry.values.items():
+            if value is None:
+                self.values.pop(name, None)
+            else:
+                self.values[name] = value
+        self.epochs_seen.update(entry.epochs)
+        self.retention = entry.retention
+
+
+class MemoryStore(Contents):
     """A service's rows, state and epochs, rebuilt from the journal when it is opened.
 
     Args:
@@ -35,14 +70,11 @@ class MemoryStore:
     """
 
     def __init__(self, journal: Journal, *, read_only: bool = False) -> None:
+        super().__init__()
         self._journal = journal
-        self.rows: dict[Key, Row] = {}
-        self.values: dict[str, bytes] = {}
-        self._epochs: dict[int, int] = {}
-        self.retention = Retention()
-        self.was_purged = False
-        for entry in journal.entries:
-            self._apply(entry)
+        self.copy_of(_begun(journal.beginning))
+        for entry in journal.entries[len(journal.beginning):]:
+            self.apply(entry)
         self._staged = Entry({}, {}, {}, self.retention, ())
         if not read_only:
             journal.owner += 1
@@ -51,7 +83,7 @@ class MemoryStore:
 
     def epochs(self) -> dict[int, int]:
         """Highest epoch seen per partition."""
-        return dict(self._epochs)
+        return dict(self.epochs_seen)
 
     def prepared_keys(self) -> list[Key]:
         """What is held, oldest first."""
@@ -102,7 +134,7 @@ class MemoryStore:
             OSError: the outcome is unknown; this life must end.
         """
         self._journal.commit(self._staged)
-        self._apply(self._staged)
+        self.apply(self._staged)
         self.rollback()
 
     def retain(self, retention: Retention) -> bool:
@@ -118,21 +150,25 @@ class MemoryStore:
             self.retention = joined
         return changed
 
-    def _apply(self, entry: Entry) -> None:
-        for key in entry.purged:
-            self.rows.pop(key, None)
-            self.was_purged = True
-        self.rows.update(entry.rows)
-        for name, value in entry.values.items():
-            if value is None:
-                self.values.pop(name, None)
-            else:
-                self.values[name] = value
-        self._epochs.update(entry.epochs)
-        self.retention = entry.retention
-
 
 def history(entries: Iterable[Any]) -> Iterator[tuple[Key, Row]]:
     """Every row ever written, in the order of writing."""
     for entry in entries:
         yield from entry.rows.items()
+
+
+_BEGINNINGS_MAX = 64
+_beginnings: dict[int, tuple[tuple[Entry, ...], Contents]] = {}  # by identity: thousands of journals begin with the same
+
+
+def _begun(entries: tuple[Entry, ...]) -> Contents:
+    known = _beginnings.get(id(entries))
+    if known is not None and known[0] is entries:
+        return known[1]
+    contents = Contents()
+    for entry in entries:
+        contents.apply(entry)
+    if len(_beginnings) >= _BEGINNINGS_MAX:
+        _beginnings.clear()
+    _beginnings[id(entries)] = entries, contents
+    return contents

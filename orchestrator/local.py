@@ -16,6 +16,7 @@ class Journal(Protocol):
     """A durable file of batches; what is in it is what a crash leaves."""
 
     entries: list[Any]  # of committed batches, oldest first; read at opening
+    beginning: tuple[Any, ...]  # the first of them, which do not change: the same object for journals that began alike
     owner: int  # raised by whoever opens it to write: an earlier owner must not write any more
 
     def commit(self, entry: Any) -> None:

@@ -92,7 +92,7 @@ class Shelf(Service):
 
 class Journal:
     def __init__(self) -> None:
-        self.entries, self.owner = [], 0
+        self.entries, self.beginning, self.owner = [], (), 0
 
     def commit(self, entry) -> None:
         self.entries.append(entry)
@@ -203,13 +203,13 @@ TestMemoryStore = TwoStores.TestCase
 
 
 class KeepsDeleted(MemoryStore):
-    def _apply(self, entry) -> None:
-        super()._apply(entry._replace(values={key: value for key, value in entry.values.items() if value is not None}))
+    def apply(self, entry) -> None:
+        super().apply(entry._replace(values={key: value for key, value in entry.values.items() if value is not None}))
 
 
 class ForgetsEpochs(MemoryStore):
-    def _apply(self, entry) -> None:
-        super()._apply(entry._replace(epochs={}))
+    def apply(self, entry) -> None:
+        super().apply(entry._replace(epochs={}))
 
 
 class PurgesHeld(MemoryStore):

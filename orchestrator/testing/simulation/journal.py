@@ -23,6 +23,7 @@ class Journal:
         entries: what it holds already.
 
     Attributes:
+        beginning: the entries it was made with; the same object for journals that began alike.
         entries: of committed batches, oldest first; the last ones may be unsynced.
         synced: so many of them survive a loss of power.
         owner: number of openings: an earlier owner must not write any more.
@@ -31,7 +32,8 @@ class Journal:
 
     def __init__(self, name: str, entries: Iterable[Any] = ()) -> None:
         self.name = name
-        self.entries = list(entries)
+        self.beginning: tuple[Any, ...] = tuple(entries)  # of a tuple: itself
+        self.entries = list(self.beginning)
         self.synced = len(self.entries)
         self.owner = 0
         self.at: Callable[[Journal, Point], None] = _nothing

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import ActKind
 from orchestrator.protocol.records import Act, AppendStatus, Parked, Resolved
 
@@ -75,7 +76,9 @@ class Operator:
         if not world.faulty or log is None or not log.ready:
             return
         kind = world.chance.pick("kind of act", (ActKind.RETRY, ActKind.RETRY, ActKind.RESOLVE, ActKind.CANCEL, ActKind.PAUSE))
-        begun = [one.begun for one in log.model.transactions.values() if (one.begun.saga, one.begun.version) in world.sagas]
+        begun = [
+            one.begun for one in log.model.transactions.values() if (one.begun.saga, one.begun.version) in world.sagas
+            and partition_of(one.begun.transaction) in world.partitions]  # nobody takes those of the opening books
         if not begun:
             return
         chosen = world.chance.pick("acted on", begun)
