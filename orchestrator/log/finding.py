@@ -35,8 +35,7 @@ COLUMNS = (
     "txn, key, saga, version, state, business_key, began_ms, deadline_ms, decided_ms, ended_ms, code, message, service, "
     "step, attempts, parked")
 _BUSINESS_KEY = "business_key = ? AND business_key != ''"  # a partial index is used only where its term is repeated
-_TERMS = {
-    "saga": "saga = ?", "code": "code = ?", "service": "service = ?", "business_key": _BUSINESS_KEY, "after": "txn < ?"}
+_TERMS = {"saga": "saga = ?", "code": "code = ?", "service": "service = ?", "business_key": _BUSINESS_KEY}
 _FACETS = {"saga": saga_facet, "code": code_facet, "service": service_facet}
 
 Terms = list[tuple[str, list[Any]]]
@@ -116,7 +115,8 @@ def find(connection: sqlite3.Connection, query: TransactionQuery) -> list[Transa
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"limit must be 1 to {LIMIT_MAX}; got {query.limit}")
     facets = _facets_of(query)
     sources = [
-        _rows_by_facet(connection, query, terms, facets) if facets else _rows(connection, terms, query.limit)
+        _rows_by_facet(connection, query, terms, facets) if facets
+        else _rows(connection, terms + _between(*_bounds(query)), query.limit)
         for terms in _alternatives(connection, query)]
     if query.parked is not False and (query.code or query.service):
         sources.append(_parked_rows(connection, query, []))
@@ -154,11 +154,22 @@ def _rows(connection: sqlite3.Connection, terms: Terms, limit: int) -> Iterator[
 
 def _rows_by_facet(connection: sqlite3.Connection, query: TransactionQuery, terms: Terms, facets: list[str]) -> Iterator[Row]:
     """Stretch by stretch, from the newest one."""
-    newest = min(filter(None, (
-        query.after, None if query.until_ms is None else oldest_id(query.until_ms), "f" * STRETCH_DIGITS)))
-    for stretch in stretches(connection, facets, newest, oldest_id(query.since_ms or 0)):
-        within: Terms = [("txn >= ?", [stretch]), ("txn < ?", [stretch + AFTER_HEX])]
+    oldest, below = _bounds(query)
+    for stretch in stretches(connection, facets, min(below, "f" * STRETCH_DIGITS), oldest):
+        within = _between(max(oldest, stretch), min(below, stretch + AFTER_HEX))
         yield from _rows(connection, terms + within, query.limit)
+
+
+def _bounds(query: TransactionQuery) -> tuple[str, str]:
+    """The oldest id that fits, and what is above all that fit."""
+    until = AFTER_HEX if query.until_ms is None else oldest_id(query.until_ms + 1)
+    return oldest_id(query.since_ms or 0), min(query.after or AFTER_HEX, until)
+
+
+def _between(oldest: str, below: str) -> Terms:
+    """One bound for each side: of two, SQLite searches from the one it likes, and reads all that lies before the other."""
+    terms: Terms = [("txn >= ?", [oldest])] if oldest > oldest_id(0) else []
+    return [*terms, ("txn < ?", [below])] if below < AFTER_HEX else terms
 
 
 def _facets_of(query: TransactionQuery) -> list[str]:
@@ -182,7 +193,7 @@ def _parked_rows(connection: sqlite3.Connection, query: TransactionQuery, only: 
     """Those of which a parked step has the code and service; few are parked, and their records say so."""
     plain = msgspec.structs.replace(query, code=None, service=None, parked=True)
     for terms in _alternatives(connection, plain):
-        for row in _rows(connection, terms + only, -1):
+        for row in _rows(connection, terms + _between(*_bounds(plain)) + only, -1):
             if any(query.code in (None, "", one.code) and query.service in (None, "", one.service)
                    for one in _parked_of(connection, row)):
                 yield row
@@ -194,10 +205,6 @@ def _parked_of(connection: sqlite3.Connection, row: Row) -> list[Parked]:
 
 def _terms(query: TransactionQuery) -> Terms:
     terms: Terms = [(term, [getattr(query, name)]) for name, term in _TERMS.items() if getattr(query, name)]
-    if query.since_ms is not None:
-        terms.append(("txn >= ?", [oldest_id(query.since_ms)]))
-    if query.until_ms is not None:
-        terms.append(("txn < ?", [oldest_id(query.until_ms + 1)]))
     if query.parked is not None:
         terms.append(("parked > 0" if query.parked else "parked = 0", []))
     if query.state:

@@ -208,3 +208,46 @@ def test_stretches_that_have_every_facet() -> None:
         assert found("a", newest=oldest_id(4 * 256)) == [1, 0]
         assert found("a", "b", oldest=oldest_id(256)) == [5]
         assert found("a", "c") == []
+
+
+APART, RARE_AT, VM_STEPS_MAX = 2_000, 100, 2_000
+
+
+@pytest.fixture(scope="module")
+def far_apart(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every transaction in a stretch of its own, one of them of a saga that is rare."""
+    found = tmp_path_factory.mktemp("far") / "log.sqlite"
+    create_log(found)
+    records: list[Record] = []
+    for number in range(APART):
+        txn, saga = id_apart(number), "audit" if number == RARE_AT else "order"
+        records.append(Begun(txn, f"key-{number}", b"f" * 16, saga, 1, b"", NOW, NOW + 1, 1, ""))
+    with closing(LogStore(found, "run", WEEK_MS)) as store:
+        store.take(TakeRequest(1, 0, "first", [7], 1, "run"), NOW)
+        store.append([AppendRequest(1, 0, "first", 1, [EpochRecord(1, record) for record in records])], NOW)
+    return found
+
+
+def id_apart(number: int) -> str:
+    return make_id(NOW + number * 300, 7, 1, number)
+
+
+@pytest.mark.parametrize(("query", "expected"), [
+    (TransactionQuery(saga="audit", after=id_apart(1_900)), [RARE_AT]),
+    (TransactionQuery(saga="audit", until_ms=NOW + 1_900 * 300), [RARE_AT]),
+    (TransactionQuery(saga="audit", since_ms=NOW), [RARE_AT]),
+    (TransactionQuery(saga="audit", since_ms=NOW, until_ms=NOW + 1_950 * 300, after=id_apart(1_900)), [RARE_AT]),
+    (TransactionQuery(until_ms=NOW + 1_950 * 300, after=id_apart(50), limit=1), [49]),
+    (TransactionQuery(until_ms=NOW + 50 * 300, after=id_apart(1_950), limit=1), [50]),
+])
+def test_of_two_bounds_the_narrower_one_is_searched_from(
+        far_apart: Path, query: TransactionQuery, expected: list[int]) -> None:
+    steps = [0]
+
+    def count() -> None:
+        steps[0] += 1
+
+    with closing(LogReader(far_apart)) as log:
+        log._connection.set_progress_handler(count, 1)
+        assert [one.transaction for one in log.find(query)] == [id_apart(number) for number in expected]
+    assert steps[0] < VM_STEPS_MAX
