@@ -11,8 +11,9 @@ import time
 from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
+import psutil
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -27,8 +28,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 BOUND_MS = 200.0
+WIDTH = 120
 WARM_UPS = 1
 STDERR = Console(stderr=True)
+
+
+class Page(NamedTuple):
+    """What one page took: each time as a browser sees it, the processor time of the console for one, and its bytes."""
+
+    times_ms: list[float]
+    cpu_ms: float
+    size: int
 
 
 def main(
@@ -45,13 +55,14 @@ def main(
         for name, service in shop.by_service.items():
             directory.service_path(name).parent.mkdir(mode=0o700, exist_ok=True)
             service.create(directory.service_path(name))
-        with _console(directory) as port:
-            measured = {path: _measure(port, path, repeats) for path in _paths(directory)}
-    table = Table("page", "median ms", "slowest ms", "KiB", box=None)
-    for path, (times_ms, size) in measured.items():
-        table.add_row(path, f"{median(times_ms):.0f}", f"{max(times_ms):.0f}", f"{size / 1024:.0f}")
-    Console().print(f"{transactions:,} transactions, {repeats} times each", table)
-    raise typer.Exit(any(median(times_ms) > BOUND_MS for times_ms, _ in measured.values()))
+        with _console(directory) as (port, process):
+            measured = {path: _measure(port, process, path, repeats) for path in _paths(directory)}
+    table = Table("page", "median ms", "slowest ms", "CPU ms", "KiB", box=None)
+    for path, page in measured.items():
+        table.add_row(
+            path, f"{median(page.times_ms):.0f}", f"{max(page.times_ms):.0f}", f"{page.cpu_ms:.0f}", f"{page.size / 1024:.0f}")
+    Console(width=WIDTH).print(f"{transactions:,} transactions, {repeats} times each", table)
+    raise typer.Exit(any(median(page.times_ms) > BOUND_MS for page in measured.values()))
 
 
 def _paths(directory: DataDirectory) -> list[str]:
@@ -70,10 +81,12 @@ def _paths(directory: DataDirectory) -> list[str]:
             f"/transactions/{middle.transaction}"]
 
 
-def _measure(port: int, path: str, repeats: int) -> tuple[list[float], int]:
-    times_ms, size = [], 0
+def _measure(port: int, process: psutil.Process, path: str, repeats: int) -> Page:
+    times_ms, size, busy_s = [], 0, 0.0
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     for number in range(-WARM_UPS, repeats):
+        if number == 0:
+            busy_s = _busy_s(process)
         began_s = time.perf_counter()
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -83,11 +96,16 @@ def _measure(port: int, path: str, repeats: int) -> tuple[list[float], int]:
         if number >= 0:
             times_ms.append((time.perf_counter() - began_s) * 1_000)
     connection.close()
-    return times_ms, size
+    return Page(times_ms, (_busy_s(process) - busy_s) * 1_000 / repeats, size)
+
+
+def _busy_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 @contextmanager
-def _console(directory: DataDirectory) -> Iterator[int]:
+def _console(directory: DataDirectory) -> Iterator[tuple[int, psutil.Process]]:
     command = [sys.executable, "-m", "loadgen.cli", "console", "--port", "0", "--data", str(directory.path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - this very program
         assert process.stdout is not None
@@ -95,7 +113,7 @@ def _console(directory: DataDirectory) -> Iterator[int]:
             told = re.search(r":(\d+)/ ", process.stdout.readline())
             if told is None:
                 raise RuntimeError("the console did not start")
-            yield int(told[1])
+            yield int(told[1]), psutil.Process(process.pid)
         finally:
             process.terminate()
 
