@@ -133,7 +133,7 @@ def lookup(connection: sqlite3.Connection, transaction: str, query: TransactionQ
     """
     only: Terms = [("txn = ?", [transaction])]
     for terms in _alternatives(connection, query):
-        for row in _rows(connection, terms + only, 1):
+        for row in _rows(connection, terms + _between(*_bounds(query)) + only, 1):
             return summary_of(row, _parked_of(connection, row))
     if query.parked is not False and (query.code or query.service):
         for row in _parked_rows(connection, query, only):

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.database import create_database
 from orchestrator.log.facets import STRETCH_DIGITS, Facets, stretches
+from orchestrator.log.finding import lookup
 from orchestrator.log.reader import LogReader, TransactionQuery, TransactionSummary
 from orchestrator.log.schema import LOG_KIND, LOG_SCHEMA
 from orchestrator.log.store import LogStore, create_log
@@ -251,3 +252,12 @@ def test_of_two_bounds_the_narrower_one_is_searched_from(
         log._connection.set_progress_handler(count, 1)
         assert [one.transaction for one in log.find(query)] == [id_apart(number) for number in expected]
     assert steps[0] < VM_STEPS_MAX
+
+
+@pytest.mark.parametrize(("query", "fits_it"), [
+    (TransactionQuery(since_ms=NOW + 60_000), True), (TransactionQuery(since_ms=NOW + 60_001), False),
+    (TransactionQuery(until_ms=NOW + 60_000), True), (TransactionQuery(until_ms=NOW + 59_999), False),
+    (TransactionQuery(after=id_apart(200)), False), (TransactionQuery(after=id_apart(201)), True)])
+def test_one_transaction_is_held_against_the_bounds_too(far_apart: Path, query: TransactionQuery, fits_it: bool) -> None:
+    with closing(LogReader(far_apart)) as log:
+        assert (lookup(log._connection, id_apart(200), query) is not None) is fits_it
