@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.mixed_log import WEEK_MS, write_mixed_log
-from orchestrator.log.reader import LogReader, TransactionQuery
+from orchestrator.log.finding import TransactionQuery
+from orchestrator.log.reader import LogReader
 from orchestrator.log.store import LogStore
 from orchestrator.protocol.identifiers import oldest_id
 

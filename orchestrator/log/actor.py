@@ -16,7 +16,8 @@ from orchestrator.ballast import is_full
 from orchestrator.config import unpack_settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
-from orchestrator.log.reader import LogReader, TransactionQuery
+from orchestrator.log.finding import TransactionQuery
+from orchestrator.log.reader import LogReader
 from orchestrator.log.store import LogStore
 from orchestrator.log.writer import LogWriter
 from orchestrator.logs import configure_logging, log_event

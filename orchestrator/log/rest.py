@@ -7,7 +7,8 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from orchestrator.log.reader import LogReader, TransactionQuery
+from orchestrator.log.finding import TransactionQuery
+from orchestrator.log.reader import LogReader
 
 POLL_S = 0.05
 
