@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orchestrator.cluster import Deployment
     from orchestrator.log.finding import TransactionSummary
 
-LEASE_MS = 10_000
+LEASE_MS = 30_000
 ANSWER_S_MAX = 3.0
 POLL_S = 0.1
 LEFT_MAX = 1_000  # so many are named
@@ -54,7 +54,7 @@ def drain(
     """Have nothing new begun, and wait until nothing is open but what is parked.
 
     What is submitted meanwhile is refused with E_DRAINING, unless it repeats what was accepted before. It stays so for
-    some seconds after this returns: stop the deployment, or call `resume`.
+    some seconds after this returns: stop the deployment, or call `resume`. Where it raises, transactions are admitted again.
 
     Args:
         deployment: started or attached to.
@@ -64,6 +64,19 @@ def drain(
     Raises:
         DefiniteError: E_STORE_REFUSED: the log cannot be read.
     """
+    try:
+        return _wait(deployment, timeout_s, progress)
+    except BaseException:
+        resume(deployment)
+        raise
+
+
+def resume(deployment: Deployment) -> None:
+    """Admit transactions again at once, where a drained deployment is not stopped after all."""
+    _renew(deployment, 0)
+
+
+def _wait(deployment: Deployment, timeout_s: float, progress: Callable[[str], None]) -> DrainReport:
     began_s = time.monotonic()
     pause = threading.Event()  # never set: nobody tells when a transaction of another program ends
     log_path = DataDirectory(deployment.data_dir).log_path
@@ -81,11 +94,6 @@ def drain(
             told = len(left)
             progress(f"waiting for {told} open transactions" + (f" ({len(parked)} parked are left)" if parked else ""))
         pause.wait(POLL_S)
-
-
-def resume(deployment: Deployment) -> None:
-    """Admit transactions again at once, where a drained deployment is not stopped after all."""
-    _renew(deployment, 0)
 
 
 def _renew(deployment: Deployment, lease_ms: int) -> int | None:
