@@ -75,6 +75,7 @@ def submit(core: Coordinator, **more) -> Effects:
     ({"input": b"\xc1"}, "E_INVALID_INPUT"),
     ({"duration_ms": -1}, "E_INVALID_INPUT"),
     ({"duration_ms": 86_400_001}, "E_INVALID_INPUT"),
+    ({"traceparent": "00-nonsense"}, "E_INVALID_INPUT"),
 ])
 def test_bad_submits_are_refused_with_nothing_logged(request_, code: str) -> None:
     core = core_of()
@@ -104,6 +105,19 @@ def test_nothing_is_sent_before_begun_is_durable() -> None:
     assert isinstance(begun, Begun)
     assert not effects.commands
     assert core.appended([(begun, AppendResult(AppendStatus.STORED))], 1_001).commands["s"]
+
+
+def test_the_place_in_a_trace_is_durable_and_no_part_of_the_fingerprint() -> None:
+    core = core_of()
+    place = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    (begun,) = submit(core, traceparent=place).records
+    assert isinstance(begun, Begun)
+    assert begun.traceparent == place
+    assert begun.fingerprint == fingerprint_of("sample", encode_plain({}))
+    effects = submit(core, number=2, traceparent=place.replace("4bf", "5bf"))  # the same transaction, in the first one's trace
+    assert not effects.records
+    core.appended([(begun, AppendResult(AppendStatus.STORED))], 1_001)
+    assert core.open_count == 1
 
 
 def test_the_same_key_joins_and_another_input_conflicts() -> None:
