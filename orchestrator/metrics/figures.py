@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.logs import redact
-from orchestrator.metrics.registry import METRICS, Type
+from orchestrator.metrics.registry import METRICS
 
 if TYPE_CHECKING:
     from orchestrator.protocol.counts import Histogram
@@ -30,10 +30,12 @@ class Figures:
     def __init__(self, since_ms: int) -> None:
         self._since_ms = since_ms
         self._metrics: dict[str, list[Series]] = {}
+        self._known: dict[tuple[str, ...], Series] = {}
 
     def value(self, name: str, value: float, **labels: str) -> None:
-        """One series of a counter or a gauge."""
-        self._add(name, labels)["value"] = value
+        """One series of a counter or a gauge; values of what is labelled alike, once it is short and redacted, are added up."""
+        series = self._add(name, labels)
+        series["value"] = series.get("value", 0) + value
 
     def histogram(self, name: str, histogram: Histogram, **labels: str) -> None:
         """One series of a histogram, with its quantiles."""
@@ -49,9 +51,12 @@ class Figures:
     def _add(self, name: str, labels: dict[str, str]) -> Series:
         metric = METRICS[name]
         assert set(labels) == set(metric.labels), (name, labels)
-        series: Series = {label: redact(text)[:LABEL_LENGTH_MAX] for label, text in labels.items()}
-        self._metrics.setdefault(name, []).append(series)
-        return series
+        told: Series = {label: _plain(text) for label, text in labels.items()}
+        key = (name, *told.values())
+        if key not in self._known:
+            self._known[key] = told
+            self._metrics.setdefault(name, []).append(told)
+        return self._known[key]
 
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "max": 1.0}
@@ -74,6 +79,7 @@ def quantile(bounds: list[float], counts: list[int], share: float) -> float | No
     return bounds[-1] if rank else None
 
 
-def is_histogram(name: str) -> bool:
-    """Whether a metric's series have counts, not a value."""
-    return METRICS[name].type is Type.HISTOGRAM
+def _plain(text: str) -> str:
+    """A label's value as every system takes it: codes are the services' own words, and Ray's metrics are ASCII."""
+    told: str = redact(str(text))
+    return told.encode("ascii", "backslashreplace").decode()[:LABEL_LENGTH_MAX]

@@ -67,6 +67,15 @@ def test_labels_carry_no_secret() -> None:
     assert "tok_" not in str(found)
 
 
+def test_labels_are_short_and_ascii_and_what_becomes_the_same_is_added_up() -> None:
+    figures = Figures(0)
+    figures.value("retries", 1, service="payment", code="Zahlung ungültig")
+    figures.value("retries", 2, service="payment", code="x" * 70 + "1")
+    figures.value("retries", 3, service="payment", code="x" * 70 + "2")
+    assert {one["code"]: one["value"] for one in series(figures.plain(), "retries")} == {
+        "Zahlung ung\\xfcltig": 1, "x" * 64: 5}
+
+
 def test_a_rate_is_the_difference_of_two_readings() -> None:
     assert rate_per_s(reading(1_000, 10), reading(3_000, 50), "transactions", outcome="committed") == 20
     assert rate_per_s(None, reading(1_000, 10), "transactions") is None
