@@ -13,7 +13,7 @@ from loadgen.checker.report import CheckReport, Invariant
 from loadgen.checker.stores import LedgerView, LogView, Stores
 from orchestrator.log.reader import StoredRecord
 from orchestrator.protocol.identifiers import epoch_of, oldest_id, partition_of, partition_of_key
-from orchestrator.protocol.records import Begun, CancelledKey, Decided, Decision, Ended, Parked
+from orchestrator.protocol.records import Act, Begun, CancelledKey, Decided, Decision, Ended, Parked, Resolved
 
 OnDecided = Callable[[Begun, Decision], None]
 
@@ -30,6 +30,7 @@ class Logged(msgspec.Struct, gc=False):
     decided_ms: int = 0
     ended_ms: int = 0
     parked: bool = False
+    resolved: set[str] = msgspec.field(default_factory=set)  # steps of which an operator says so, and no ledger yet
     moving: bool = False  # it ended while the stores were being opened
 
     @property
@@ -118,14 +119,14 @@ class _Reading:
         if known is None:
             if record.transaction >= self._purged_below:
                 self._illegal(record.transaction, stored, "its transaction was never begun")
-        elif known.ended_ms:
+        elif known.ended_ms and not (known.resolved and isinstance(record, (Parked, Act))):
             self._illegal(record.transaction, stored, "its transaction has ended before")
         elif isinstance(record, Decided):
             self._decided(known, record, stored)
         elif isinstance(record, Ended):
             self._ended(known, stored)
-        elif isinstance(record, Parked):
-            known.parked = bool(record.code)
+        elif isinstance(record, (Parked, Resolved)):
+            self._parked(known, record, stored)
         elif isinstance(record, CancelledKey):
             self._illegal(record.transaction, stored, "it is stored as the group that it asks for, never as itself")
 
@@ -165,6 +166,17 @@ class _Reading:
             return
         known.decision, known.decided_ms = record.decision, stored.at_ms
         self._on_decided(self._undecided.pop(known.transaction), record.decision)
+
+    def _parked(self, known: Logged, record: Parked | Resolved, stored: StoredRecord) -> None:
+        """An operator may assert only what was decided before."""
+        if isinstance(record, Parked):
+            known.parked = bool(record.code)
+            known.resolved.discard(record.step)
+            return
+        if record.decision is not known.decision:
+            self._illegal(known.transaction, stored, f"it asserts {record.decision.name}, its transaction is {known}")
+        known.parked = False
+        known.resolved.add(record.step)
 
     def _ended(self, known: Logged, stored: StoredRecord) -> None:
         if known.decision is None:

@@ -76,7 +76,7 @@ class DecisionCheck:
             self._blame(Invariant.ATOMIC, service, row, f"the log says {logged}")
         elif row.state == "ROLLED_BACK" and logged.decision is None:
             self._blame(Invariant.ATOMIC, service, row, "nothing was decided")
-        elif row.state == "PREPARED" and logged.ended_ms and not logged.moving:
+        elif row.state == "PREPARED" and logged.ended_ms and not logged.moving and row.step not in logged.resolved:
             self._blame(Invariant.NO_ORPHAN, service, row, f"its transaction has ended {logged}")
 
     def _check_times(self, service: str, row: LedgerRow, logged: Logged) -> None:

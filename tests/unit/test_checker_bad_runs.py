@@ -12,7 +12,7 @@ import pytest
 from loadgen.checker.report import Invariant
 from loadgen.workload import Told
 from orchestrator.log.reader import StoredRecord
-from orchestrator.protocol.records import Begun, Decided, Decision, Ended
+from orchestrator.protocol.records import Begun, Decided, Decision, Ended, Parked, Resolved
 from unit.good_run import good_run
 
 STRANGER = "f" * 32
@@ -31,6 +31,12 @@ def run(made):
 def rival_decision(run):
     decided = Decided(run.id_of["k-1"], Decision.ABORT, 0)
     run.log.stored.insert(run.log.of(Ended, run.id_of["k-1"]), StoredRecord(99, 0, decided))
+
+
+def resolved(run, key, step, decision):
+    """An operator's word on a step, before the transaction's end."""
+    record = Resolved(run.id_of[key], step, decision, "ann", "by hand", 0)
+    run.log.stored.insert(run.log.of(Ended, run.id_of[key]), StoredRecord(99, 0, record))
 
 
 def falling_epoch(run):
@@ -72,6 +78,12 @@ LOG = {
     "begun twice": ("M", "was begun before", lambda run: run.log.stored.append(run.log.stored[0])),
     "decided after its end": ("M", "has ended before", lambda run: run.log.append(
         Decided(run.id_of["k-0"], Decision.COMMIT, 0))),
+    "resolved against its decision": ("M", "asserts ABORT, its transaction is COMMITTING", lambda run: resolved(
+        run, "k-0", "reserve", Decision.ABORT)),
+    "resolved after its end": ("M", "has ended before", lambda run: run.log.append(
+        Resolved(run.id_of["k-0"], "reserve", Decision.COMMIT, "ann", "by hand", 0))),
+    "acknowledged after its end": ("M", "has ended before", lambda run: run.log.append(
+        Parked(run.id_of["k-0"], "reserve", "", "", 0))),
     "ended twice": ("M", "has ended before", lambda run: run.log.append(Ended(run.id_of["k-0"], 0))),
     "a key bound twice": ("X", "is bound to", lambda run: run.begin_again("k-0", 1, rename=False)),
     "an epoch that falls": ("F", "after one in epoch 7", falling_epoch),
@@ -170,6 +182,12 @@ def test_a_bad_run_is_bad(run, monkeypatch, name):
     assert any(one == letter and told in text for one, text in found), found
     assert not report.ok
     assert letter in {invariant.value for invariant in report.findings}
+
+
+def test_what_an_operator_resolved_may_be_acknowledged_after_the_end(run):
+    resolved(run, "k-0", "reserve", Decision.COMMIT)
+    run.log.append(Parked(run.id_of["k-0"], "reserve", "", "", 0))
+    assert run.check().ok
 
 
 def test_each_invariant_has_a_bad_run():
