@@ -88,15 +88,16 @@ def _spans(step: StepView, steps: Mapping[str, StepView], clock: _Clock) -> Iter
     if step.after_commit:
         yield from _performed(step, steps, clock)
         return
-    votes = [steps[name].prepared_ms for name in step.after if name in steps]
-    could_leave = all(votes)
+    before = [steps[name] for name in step.after if name in steps]
+    votes = [one.prepared_ms for one in before]
+    could_leave = all(_voted_yes(one) for one in before)
     ready_ms = max(votes, default=clock.begun_ms) if could_leave else clock.decided_ms or clock.now_ms
     if ready_ms > clock.begun_ms:
         yield Span(Phase.WAIT, clock.begun_ms, ready_ms, not could_leave and not clock.decided_ms)
     if could_leave and not _tombstone(step):
         yield _until(Phase.PREPARE, ready_ms, step.prepared_ms, clock.decided_ms, clock.now_ms)
     if step.state in ("PREPARED", "COMMITTED", "ROLLED_BACK"):
-        if not _tombstone(step):
+        if _voted_yes(step):
             yield _until(Phase.HELD, step.prepared_ms, clock.decided_ms, 0, clock.now_ms)
         if clock.decided_ms:
             phase = Phase.COMMIT if clock.committed else Phase.ROLLBACK
@@ -113,6 +114,10 @@ def _performed(step: StepView, steps: Mapping[str, StepView], clock: _Clock) -> 
         ready_ms = min(ready_ms, step.finished_ms)  # only the steps that it reads are waited for
     yield Span(Phase.WAIT, clock.begun_ms, ready_ms)
     yield _until(Phase.PERFORM, ready_ms, step.finished_ms, clock.ended_ms, clock.now_ms)
+
+
+def _voted_yes(step: StepView) -> bool:
+    return step.state in ("PREPARED", "COMMITTED", "ROLLED_BACK") and not _tombstone(step)
 
 
 def _tombstone(step: StepView) -> bool:

@@ -62,10 +62,17 @@ def _totals(totals: Mapping[str, Any]) -> RenderableType:
 def _services(services: list[Mapping[str, Any]], *, narrow: bool) -> Table:
     return _table([{
         "service": Text(one["service"]), "state": _state(one["state"]), "breaker": _breaker(one["breaker"]),
-        "answers/s": rate(one["answers_per_s"]), "p50 ms": number(one["prepare_p50_ms"]),
-        "p99 ms": number(one["prepare_p99_ms"]), "fsync p99": number(one["commit_p99_ms"]), "waiting": count(one["waiting"]),
+        "answers/s": rate(one["answers_per_s"]), "p50 ms": number(_answered(one, "p50")),
+        "p99 ms": number(_answered(one, "p99")), "fsync p99": number(one["commit_p99_ms"]), "waiting": count(one["waiting"]),
         "held": count(one["held"]), "in doubt": count(one["in_doubt"]), "restarts": count(one["restarts"]),
     } for one in services], narrow=narrow)
+
+
+def _answered(service: Mapping[str, Any], share: str) -> float | None:
+    """Of its prepares; a service that has none performs."""
+    prepared: float | None = service[f"prepare_{share}_ms"]
+    finished: float | None = service[f"finish_{share}_ms"]
+    return finished if prepared is None else prepared
 
 
 def _shards(shards: list[Mapping[str, Any]], *, narrow: bool) -> Table:

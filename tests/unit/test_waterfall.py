@@ -59,6 +59,12 @@ def test_an_abort_with_a_refusal_a_rollback_and_a_tombstone() -> None:
         "tell": []}
 
 
+def test_a_step_behind_a_refusal_never_left() -> None:
+    refused = StepView("hold", "stock", "hold", "REFUSED", 1, "NO", request={}, prepared_ms=BEGAN + 30, finished_ms=BEGAN + 30)
+    behind = StepView("ship", "post", "ship", after=["hold"])
+    assert spans(view(refused, behind, decision="ABORT"))["ship"] == [("WAIT", 0, 40)]
+
+
 def test_what_has_not_ended_goes_on_until_now() -> None:
     held = StepView("hold", "stock", "hold", "PREPARED", 1, request={}, prepared_ms=BEGAN + 10)
     asked = StepView("pay", "bank", "pay")
