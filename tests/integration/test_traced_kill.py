@@ -55,12 +55,16 @@ def test_one_tree_across_a_shards_death(shop_of: Callable[..., Shop]) -> None:
     writers = {span["resource"]["attributes"]["service.name"] for span in found}
     assert writers == {"shard-0", *(f"service-{name}" for name in ("inventory", "payment", "shipping", "notification"))}
     assert timeline(shop.deployment.data_dir, shop.deployment.app, transaction).trace_id == TRACE
+    explicit(shop, len(found))
 
 
-def test_a_bad_explicit_traceparent_is_refused_and_a_good_one_kept(shop_of: Callable[..., Shop]) -> None:
-    shop = shop_of(Settings(tracing="integration.traced_to_files:failing"))  # actors log it and go on untraced
+def explicit(shop: Shop, written: int) -> None:
+    """A caller's own traceparent: refused where it is none, kept where it is not sampled, and then nothing is written."""
     with pytest.raises(DefiniteError, match="traceparent"):
         shop.client.submit("place_order", order(), traceparent="00-0-0-01")
-    outcome = shop.client.submit("place_order", order(), traceparent=f"00-{TRACE}-{DRIVER}-01").outcome(SETTLE_S)
-    assert outcome.committed
-    assert timeline(shop.deployment.data_dir, shop.deployment.app, outcome.transaction).trace_id == TRACE
+    before = len(spans(shop, bool))
+    transaction = shop.client.submit(
+        "place_order", order(), deadline_ms=600_000, traceparent=f"00-{TRACE}-{DRIVER}-00").outcome(SETTLE_S).transaction
+    told = timeline(shop.deployment.data_dir, shop.deployment.app, transaction)
+    assert (told.trace_id, told.sampled) == (TRACE, False)
+    assert len(spans(shop, bool)) == before >= written

@@ -18,7 +18,3 @@ def provider(actor: str, data_dir: Path) -> TracerProvider:
     made.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(
         out=file, formatter=lambda span: span.to_json(indent=None) + "\n")))
     return made
-
-
-def failing(actor: str, _data_dir: Path) -> TracerProvider:
-    raise RuntimeError(f"no collector for {actor}")
