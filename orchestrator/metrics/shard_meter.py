@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from orchestrator.metrics.figures import Figures
 from orchestrator.protocol.breaker import BreakerState
-from orchestrator.protocol.counts import Histogram
+from orchestrator.protocol.counts import OTHER, Histogram
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.protocol.coordinator import Coordinator
     from orchestrator.protocol.effects import Notice
 
+SERIES_MAX = 512
 COMMITTED, ABORTED = "committed", "aborted"
 
 
@@ -42,7 +43,8 @@ class ShardMeter:
 
     def notice(self, notice: Notice) -> None:
         """The core had something to say."""
-        self._count(notice.event, notice.service, notice.code)
+        if notice.event in _NOTICED:
+            self._count(notice.event, notice.service, notice.code)
 
     def lost(self, service: str) -> None:
         """A service does not answer any more."""
@@ -74,6 +76,8 @@ class ShardMeter:
 
     def _count(self, event: str, service: str, code: str) -> None:
         key = (event, service, code)
+        if key not in self._noticed and len(self._noticed) >= SERIES_MAX:  # codes are the services' own words
+            key = (event, service, OTHER)
         self._noticed[key] = self._noticed.get(key, 0) + 1
 
     def _events(self, figures: Figures) -> None:
@@ -93,6 +97,7 @@ class ShardMeter:
 
 
 _BREAKERS = {BreakerState.CLOSED: 0, BreakerState.HALF_OPEN: 1, BreakerState.OPEN: 2}
+_NOTICED = frozenset({"retry", "parked", "attempt_timeout"})
 _BY_SERVICE = {"attempt_timeout": "timeouts", "service_lost": "service_lost"}
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from orchestrator.metrics.reading import series, total
-from orchestrator.metrics.shard_meter import ShardMeter
-from orchestrator.protocol.counts import Histogram
-from orchestrator.protocol.effects import Effects
+from orchestrator.metrics.shard_meter import SERIES_MAX, ShardMeter
+from orchestrator.protocol.counts import OTHER, Histogram
+from orchestrator.protocol.effects import Effects, Notice
 from orchestrator.protocol.messages import Status
 from orchestrator.protocol.records import Decision
 from orchestrator.protocol.retry import RetryPolicy
@@ -98,6 +98,16 @@ def test_what_the_shell_saw_stands_beside_it() -> None:
     assert (total(told, "fenced"), total(told, "restarts"), total(told, "append_queue")) == (1, 2, 3)
     assert total(told, "outstanding", service="A") == 7
     assert (total(told, "epoch"), total(told, "partitions")) == (1, 256)
+
+
+def test_codes_without_end_are_counted_together() -> None:
+    meter = ShardMeter()
+    for number in range(SERIES_MAX + 10):
+        meter.notice(Notice("retry", "DEBUG", "", service="A", code=f"BUSY_{number}"))
+    meter.notice(Notice("aborted", "INFO", "", service="A", code="NO_STOCK"))
+    told = figures(Alone(), meter)
+    assert len(series(told, "retries")) == SERIES_MAX + 1
+    assert total(told, "retries", code=OTHER) == 10
 
 
 def test_a_shard_that_recovers_says_only_that() -> None:
