@@ -67,8 +67,9 @@ class Client:
                 OpenTelemetry's current span by default.
 
         Returns:
-            A handle: `handle.outcome()`, or `await handle`. It is done at once, with E_OVERLOADED, where the shard has
-            just said that it is full, or too much of this client's waits for an answer: nothing was sent.
+            A handle: `handle.outcome()`, or `await handle`. It is done at once, with E_OVERLOADED or E_UNAVAILABLE, where
+            the shard has just said that it is full or a service down, or too much of this client's waits for an answer:
+            nothing was sent, which says nothing of an earlier submit of the same key (`lookup` does).
 
         Raises:
             DefiniteError: E_INVALID_INPUT, E_INVALID_KEY, E_UNKNOWN_SAGA, E_TOO_LARGE: nothing was sent.

@@ -119,14 +119,15 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
         "use a new key for a new intent; repeat a key only with the same saga and input"),
     ErrorCode.OVERLOADED: CatalogueEntry(
         "the shard, or the client, has as many open transactions as it admits, or too many of them wait for one service; "
-        "this submit began nothing", True, "shard, client",
-        "wait `retry_after_ms`, then submit again with the same key"),
+        "this submit began nothing (where the client refuses it, an earlier one of the same key may have)", True,
+        "shard, client", "wait `retry_after_ms`, then submit again with the same key"),
     ErrorCode.DRAINING: CatalogueEntry(
         "the deployment is about to be stopped (`raytx down --drain`) and begins nothing new; this submit began nothing",
         True, "shard", "wait `retry_after_ms`, then submit again with the same key, perhaps to its successor"),
     ErrorCode.UNAVAILABLE: CatalogueEntry(
-        "a service that the saga prepares at is known to be down (its circuit breaker is open); this submit began nothing",
-        True, "shard, client", "wait `retry_after_ms`, then submit again with the same key; `raytx status` says what is wrong"),
+        "a service that the saga prepares at is known to be down (its circuit breaker is open); this submit began nothing "
+        "(where the client refuses it, an earlier one of the same key may have)", True, "shard, client",
+        "wait `retry_after_ms`, then submit again with the same key; `raytx status` says what is wrong"),
     ErrorCode.TIMEOUT: CatalogueEntry(
         "the deadline passed before the transaction was decided; it was aborted", True, "shard",
         "submit with a new key and perhaps a longer deadline_ms"),
