@@ -1,6 +1,6 @@
 """Canary secrets: are any of them found where a deployment shows, logs, exports or leaves anything? Databases excepted.
 
-    python tests/chaos/canaries.py [--transactions 100] [--leak] [--keep]
+    python tests/chaos/canaries.py [--transactions 100] [--shown 12] [--leak] [--keep]
 
 Runs an app whose inputs, requests, results, refusals and errors are full of secrets (`chaos.canary_app`), at log level DEBUG,
 traced, with a shard and a service killed on the way; asks every command that shows anything for everything, the console for
@@ -31,7 +31,6 @@ from urllib.error import URLError
 TESTS = Path(__file__).resolve().parents[1]
 COMMAND_S_MAX = 1_800.0
 STORED = re.compile(r".+\.sqlite(-wal|-shm|\.mark|\.lock|\.ballast)?")  # what holds data by its nature
-SHOWN = 12  # transactions of every kind that are shown
 
 
 def forms_of(secret: str) -> set[bytes]:
@@ -103,19 +102,24 @@ class Raytx:
         return set(re.findall(r"^[│ ]+([a-z-]+)  ", self("--help", on_data=False), re.MULTILINE))
 
 
-def run(raytx: Raytx, transactions: int) -> list[str]:
+def run(raytx: Raytx, transactions: int, shown: int) -> list[str]:
     """Load, kill, look at everything; returns what was looked at."""
     raytx("up", "--app", "chaos.canary_app:app", "--log-level", "DEBUG", "--shards", "2",
           "--set", "tracing=chaos.canary_app:tracing")
-    load = ["load", "--orders", str(transactions), "--concurrency", "16", "--save", str(raytx.answers / "load.json"),
-            "--report", str(raytx.answers / "report.html"), "--history", str(raytx.answers / "history"), "--json"]
-    raytx(*load, may=(0, 1))
+    load(raytx, "first", transactions)
     kill(raytx, "shard-0", "service-vault")
-    raytx(*load, may=(0, 1))
+    load(raytx, "second", transactions)
     submit(raytx)
     act(raytx)
-    looked = [*look(raytx), *pages(raytx), *dashboard(raytx)]
+    looked = [*look(raytx, shown), *pages(raytx), *dashboard(raytx)]
     return ["load", "kill", *looked]
+
+
+def load(raytx: Raytx, name: str, transactions: int) -> None:
+    """Place transactions, and have every kind of report written of them."""
+    raytx("load", "--workload", "chaos.canary_app:pay", "--orders", str(transactions), "--concurrency", "16", "--json",
+          "--save", str(raytx.answers / f"{name}.json"), "--report", str(raytx.answers / f"{name}.html"),
+          "--history", str(raytx.answers / f"{name}-history"), may=(0, 1))
 
 
 def kill(raytx: Raytx, *names: str) -> None:
@@ -147,7 +151,7 @@ def act(raytx: Raytx) -> None:
     raytx("resume", "--saga", "pay", "--reason", reason)
 
 
-def look(raytx: Raytx) -> list[str]:
+def look(raytx: Raytx, shown: int) -> list[str]:
     """Every command that shows transactions or figures."""
     there = raytx.commands()
     for how in ([], ["--json"]):
@@ -155,7 +159,7 @@ def look(raytx: Raytx) -> list[str]:
         raytx("status", *how)
         for which in ([], ["--parked"], ["--state", "aborted"], ["--state", "open"]):
             raytx("list", *which, "--limit", "1000", *how)
-        for transaction in chosen(raytx):
+        for transaction in chosen(raytx, shown):
             raytx("show", transaction, *how)
     optional = {
         "metrics": [[], ["--prometheus"], ["--json"]], "top": [["--once"]], "acts": [[], ["--json"]],
@@ -167,11 +171,11 @@ def look(raytx: Raytx) -> list[str]:
     return ["audit", "status", "list", "show", "submit", *asked]
 
 
-def chosen(raytx: Raytx) -> list[str]:
+def chosen(raytx: Raytx, shown: int) -> list[str]:
     """Some transactions of every kind."""
     found: list[str] = []
     for which in (["--parked"], ["--state", "aborted"], ["--state", "committed"]):
-        listed = json.loads(raytx("list", *which, "--limit", str(SHOWN), "--json"))["transactions"]
+        listed = json.loads(raytx("list", *which, "--limit", str(shown), "--json"))["transactions"]
         assert listed, f"no transaction is {which}"
         found += [one["transaction"] for one in listed]
     return found
@@ -247,6 +251,7 @@ def main() -> int:
     """Run, search, print; the exit code."""
     parser = argparse.ArgumentParser(description=str(__doc__).partition("\n")[0])
     parser.add_argument("--transactions", type=int, default=100)
+    parser.add_argument("--shown", type=int, default=12, help="transactions of every kind that are shown")
     parser.add_argument("--leak", action="store_true", help="a service tells a secret: it must be found")
     parser.add_argument("--keep", action="store_true", help="leave the directory for looking into")
     options = parser.parse_args()
@@ -256,7 +261,7 @@ def main() -> int:
         "RAYTX_CANARY": word, "RAYTX_CANARY_LEAK": "1" if options.leak else "", "PYTHONPATH": python_path})
     sys.path.append(str(TESTS))
     try:
-        looked = run(raytx, options.transactions)
+        looked = run(raytx, options.transactions, options.shown)
         session = Path(json.loads((raytx.data / "deployment.json").read_text())["temp_dir"])
         shutil.copytree(session, work / "ray", symlinks=True, ignore=_sockets, ignore_dangling_symlinks=True)
         raytx("down", "--drain", "--timeout", "5", may=(0, 1))
