@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
+from actors import meter
+from orchestrator.metrics import log_meter, shard_meter
 from orchestrator.metrics.registry import ACTOR, METRICS, PREFIX, RAY_PREFIX, Type, described
 from orchestrator.terminal.metrics import ALERTS, GRAFANA, shipped
 
@@ -74,6 +77,11 @@ def test_the_alerts_ask_for_what_there_is() -> None:
     queries = list(alert_queries(shipped(ALERTS)))
     assert len(queries) > 10
     assert [told for query in queries for told in problems(query)] == []
+
+
+def test_every_metric_is_told_by_somebody() -> None:
+    meters = "".join(Path(module.__file__).read_text() for module in (shard_meter, log_meter, meter))
+    assert [name for name in METRICS if f'"{name}"' not in meters] == []
 
 
 def test_panels_do_not_lie_on_each_other() -> None:
