@@ -10,6 +10,7 @@ import pytest
 
 from integration.console_browser import CHROMIUM, WAIT_MS, opened_page
 from orchestrator.console.guard import Access
+from orchestrator.console.link import Standing, Tie
 from orchestrator.deployment import DataDirectory
 from unit.console_site import ConsoleSite, status_of, transaction_id, usual_records, write_log
 
@@ -57,6 +58,9 @@ def test_pages_change_by_themselves_and_leave_a_person_alone(site, address):
         well(site, state="unreachable")
         page.clock.fast_forward(5_000)
         page.get_by_text("service-payment does not answer").wait_for()
+        site.link.standing = Standing(Tie.LOST, 1, "no answer")
+        page.clock.fast_forward(5_000)
+        page.locator(".tie-lost").wait_for()
         assert page.evaluate("document.activeElement.getAttribute('href')") == "/transactions?state=open"
         page.get_by_role("button", name="Pause updates").click()
         seen = len(fetched)

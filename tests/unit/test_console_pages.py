@@ -100,9 +100,12 @@ def timeless(text):
 def test_a_fragment_is_a_part_of_its_page(site, path):
     site.link.attach(status_of("log", "log"), status_of("shard-0", "orchestrator", state="recovering"))
     browser = site.browser()
-    fragment = timeless(browser.get(path, headers={"x-fragment": "live"}).text.strip())
-    assert len(fragment) > 100
-    assert fragment in timeless(browser.get(path).text)
+    tie, end, fragment = timeless(browser.get(path, headers={"x-fragment": "live"}).text.strip()).partition("</span>")
+    page = timeless(browser.get(path).text)
+    assert tie.startswith('<span class="tie tie-attached"')
+    assert tie + end in page
+    assert len(fragment.strip()) > 100
+    assert fragment.strip() in page
 
 
 def test_a_fragment_is_the_part_that_changes(site):

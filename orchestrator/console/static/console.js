@@ -28,7 +28,10 @@
     const focused = area.contains(document.activeElement) ? keyOf(document.activeElement) : null;
     const opened = [...area.querySelectorAll("details[open][id]")].map((one) => one.id);
     const scrolled = [...area.querySelectorAll("pre")].map((one) => [one.scrollLeft, one.scrollTop]);
-    area.innerHTML = html;
+    const fresh = document.createElement("template");
+    fresh.innerHTML = html;
+    document.querySelector(".tie").replaceWith(fresh.content.querySelector(".tie"));
+    area.replaceChildren(fresh.content);
     for (const id of opened) document.getElementById(id)?.setAttribute("open", "");
     area.querySelectorAll("pre").forEach((one, index) => {
       if (scrolled[index]) [one.scrollLeft, one.scrollTop] = scrolled[index];
