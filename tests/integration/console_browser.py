@@ -41,6 +41,6 @@ def opened_page(url, **options):
         page.on("request", lambda request: None if request.url.startswith(url) else complaints.append(request.url))
         try:
             yield page
-            assert complaints == []
+            assert not complaints, complaints
         finally:
             browser.close()
