@@ -62,7 +62,7 @@ def letters(data: Path, out: Path) -> None:
             page.locator("form.act button").click()
             page.wait_for_url("**/acts/results/*")
             _shot(page, out, "result")
-            _take(page, out, "transaction", f"/transactions/{sent[3].transaction}", opened="#step-2")
+            _take(page, out, "transaction", f"/transactions/{sent[3].transaction}", opened="#step-1")
             _take(page, out, "pause", "/acts/new?act=pause&service=office")
             _take(page, out, "acts", "/acts")
             _take(page, out, "login", "/login")

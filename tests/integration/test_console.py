@@ -69,8 +69,8 @@ def test_list_filter_open_retry_and_resolve(head, tmp_path):
         assert page.locator("tbody tr").count() == 1
         page.get_by_role("link", name=letters["nobody"]).click()
         assert page.locator(".lane").count() == 3
-        page.get_by_text("office.post").click()
-        assert "[redacted]" in page.locator("#step-2").inner_text()
+        page.get_by_text("office.write").click()
+        assert "[redacted]" in page.locator("#step-1").inner_text()
         narrow_pages_do_not_scroll_sideways(page, [
             "/", "/transactions", f"/transactions/{letters['nobody']}", "/parked", "/services", "/shards", "/acts", "/login",
             f"/acts/new?act=retry&id={letters['ann']}"])
