@@ -36,7 +36,8 @@ HEADERS = {
 }
 
 _BOUNCE = """<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0">
-<link rel="icon" href="/static/icon.svg"><title>raytx console</title><p>One moment. If nothing happens, load this page again.</p></html>"""
+<link rel="icon" href="/static/icon.svg"><title>raytx console</title>
+<p>One moment. If nothing happens, load this page again.</p></html>"""
 
 
 @dataclass(frozen=True, slots=True)
