@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.outcome import Handle
 
 ANSWER_S_MAX = 30.0
+AGAIN_S = 0.1
 
 
 class Done(StrEnum):
@@ -169,8 +170,21 @@ class Operator:
         act = Act("", kind, who, reason, time.time_ns() // 1_000_000, "", saga or "", service or "")
         changed = bool(msgspec.msgpack.decode(self._ask(LOG_ACTOR, "pause", msgspec.msgpack.encode(act))))
         for index in range(self._client.deployment.settings.shards):
-            self._ask(shard_actor(index), "learn", b"")
+            self._have_learned(shard_actor(index))
         return changed
+
+    def _have_learned(self, shard: str) -> None:
+        """A shard looks up what is paused; one that is being started anew does so by itself, and is waited for."""
+        until_s = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                self._ask(shard, "learn", b"")
+            except IndefiniteError:
+                if time.monotonic() > until_s:
+                    raise
+                time.sleep(AGAIN_S)  # nobody is told when an actor is reachable again
+            else:
+                return
 
     def _check_pause(self, kind: ActKind, saga: str | None, service: str | None, who: str, reason: str) -> None:
         app = self._client.deployment.app

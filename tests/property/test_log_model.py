@@ -73,14 +73,29 @@ class LogAgainstModel(RuleBasedStateMachine):
     def send(self, data: st.DataObject, count: int, stale: bool) -> None:
         """Mostly from the shard that owns the partition, mostly about it."""
         home = data.draw(st.sampled_from(PARTITIONS))
+        self.send_records([self.draw_record(data, home) for _ in range(count)], home, stale)
+
+    def send_records(self, drawn: list[Record], home: int, stale: bool) -> None:
         shard, _, incarnation = self.model.owners.get(home, (0, 0, "nobody"))
         records = []
-        for _ in range(count):
-            record = self.draw_record(data, home)
+        for record in drawn:
             epoch = self.model.owners.get(partition_of(record.transaction), (0, 0, ""))[1] - stale
             records.append(EpochRecord(epoch, record))
         self.sequences[incarnation] = self.sequences.get(incarnation, 0) + 1
         self.pending.append(AppendRequest(1, shard, incarnation, self.sequences[incarnation], records))
+
+    @rule(data=st.data(), decision=st.sampled_from(Decision), asserted=st.sampled_from(Decision), length=st.integers(3, 6))
+    def park_and_resolve(self, data: st.DataObject, decision: Decision, asserted: Decision, length: int) -> None:
+        """What chance alone seldom puts together: the whole way of one step, or the beginning of it."""
+        home = data.draw(st.sampled_from(PARTITIONS))
+        txn, step = self.new_id(data, home), data.draw(STEPS)
+        way = [
+            Begun(txn, data.draw(KEYS), b"x" * 16, "order", 1, b"", NOW, NOW, 1), Decided(txn, decision, self.now_ms, "E_X"),
+            Parked(txn, step, "E_X", "", self.now_ms),
+            Resolved(txn, step, asserted, "who", "why", self.now_ms, awaited=step == "pay"),
+            Ended(txn, self.now_ms), Parked(txn, step, "", "", self.now_ms)]
+        self.send_records(way[:length], home, stale=False)
+        self.flush()
 
     @rule(data=st.data(), count=st.integers(1, 8))
     def send_and_flush(self, data: st.DataObject, count: int) -> None:
@@ -157,7 +172,7 @@ class LogAgainstModel(RuleBasedStateMachine):
             return Begun(self.new_id(data, home), data.draw(KEYS), data.draw(FINGERPRINTS), "order", 1, b"", NOW, NOW, 1)
         if kind == "cancel":
             return CancelledKey(self.new_id(data, home), data.draw(KEYS), self.now_ms)
-        txn = self.old_id(data, home)
+        txn = self.finishing_id(data, home) if kind in ("parked", "resolved") else self.old_id(data, home)
         if kind == "decided":
             decision = data.draw(st.sampled_from(Decision))
             return Decided(txn, decision, self.now_ms, "" if decision is Decision.COMMIT else "E_TIMEOUT")
@@ -173,8 +188,15 @@ class LogAgainstModel(RuleBasedStateMachine):
         step, decision = data.draw(STEPS), data.draw(st.sampled_from(Decision))
         entry = self.model.transactions.get(txn)
         if entry is not None and entry.decided is not None and not data.draw(ONE_IN_FIVE):  # mostly what may be resolved
-            step, decision = next(iter(entry.parked), step), entry.decided.decision
+            step, decision = next(iter(entry.parked or entry.resolved), step), entry.decided.decision
         return Resolved(txn, step, decision, "who", "why", self.now_ms, awaited=step == "pay")
+
+    def finishing_id(self, data: st.DataObject, home: int) -> str:
+        """Mostly one that is decided and not done with: what is parked and resolved."""
+        candidates = [
+            txn for txn, entry in self.model.transactions.items()
+            if partition_of(txn) == home and entry.decided and (not entry.ended or entry.unsettled)][-2:]
+        return data.draw(st.sampled_from(candidates)) if candidates else self.old_id(data, home)
 
     def old_id(self, data: st.DataObject, home: int) -> str:
         candidates = [txn for txn in self.ids if partition_of(txn) == home][-6:]
