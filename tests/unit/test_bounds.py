@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,14 @@ class Untyped(BaseModel):
     data: dict = {}
 
 
+class Called(BaseModel):
+    back: Callable[[], int] | None = None  # a type that JSON has no schema for
+
+
+class Anything(BaseModel):
+    things: list = []
+
+
 class Price(BaseModel):
     amount: Decimal = Decimal(1)
 
@@ -131,7 +140,7 @@ def test_a_business_key_is_cut_and_fit_to_be_shown() -> None:
     assert len(begun.business_key) == 256
 
 
-@pytest.mark.parametrize("model", [Loose, Tree, Extra, Untyped])
+@pytest.mark.parametrize("model", [Loose, Tree, Extra, Untyped, Anything, Called])
 def test_models_that_leave_the_depth_to_the_caller(model: type[BaseModel]) -> None:
     assert is_open_ended(model)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import sqlite3
 from contextlib import closing
@@ -124,6 +125,25 @@ def test_a_damaged_number_is_refused(old: Path, value: str) -> None:
         connection.execute(f"UPDATE meta SET value = {value} WHERE name = 'schema'")
     with pytest.raises(DefiniteError, match="meta value 'schema' is"):
         OwnedDatabase(old, "shop", "run", migrations=THIRD)
+    with pytest.raises(DefiniteError, match=r"meta value 'schema' is|older than this program's"):
+        check_readable(open_reader(old), old, THIRD)
+
+
+def test_on_a_full_disk_the_ballast_makes_room_for_it(old: Path) -> None:
+    tried: list[str] = []
+
+    def needs_room(connection: sqlite3.Connection) -> None:
+        tried.append("once more")
+        connection.execute("DELETE FROM items")
+        if len(tried) < 3:
+            raise OSError(errno.ENOSPC, "no space left on device")
+
+    with pytest.raises(OSError, match="no space left"):  # whoever opens it tries again later
+        OwnedDatabase(old, "shop", "run", migrations=(*SECOND, needs_room))
+    assert (len(tried), schema_of(old), len(items(old))) == (2, 1, 2)
+    with closing(OwnedDatabase(old, "shop", "run", migrations=(*SECOND, needs_room))):
+        pass
+    assert (schema_of(old), items(old)) == (3, [])
 
 
 def test_a_death_anywhere_leaves_the_old_one_or_the_new_one() -> None:
