@@ -237,11 +237,16 @@ class Shard:
         return open_shard_spans(self._settings.tracing, self._name, Path(self._spec.data_dir))
 
     def _caller(self, service: str) -> Caller[Command, Reply]:
+        def received(replies: list[Reply]) -> None:  # no method: those of an actor are dear
+            if self._spans is not None:
+                self._spans.received(replies)
+            self._apply(self._core.receive(replies, self._now_ms()))
+
         return Caller(
             self._way_to(service_actor(service), "exchange"),
             encode=self._encode_commands,
             decode=lambda answer: _REPLIES.decode(answer).replies,
-            deliver=self._received,
+            deliver=received,
             key=lambda command: (command.transaction, command.step),
             settles=_settles,
             patient=_finishes,  # the caller has been told the outcome
@@ -253,11 +258,6 @@ class Shard:
     def _lost(self, service: str, error: IndefiniteError) -> None:
         self._meter.lost(service)
         log_event("service_lost", level="WARNING", service=service, code=error.code, message=error.message)
-
-    def _received(self, replies: list[Reply]) -> None:
-        if self._spans is not None:
-            self._spans.received(replies)
-        self._apply(self._core.receive(replies, self._now_ms()))
 
     def _encode_commands(self, commands: list[Command]) -> bytes:
         return encode(CommandBatch(
