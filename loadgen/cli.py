@@ -18,6 +18,7 @@ from orchestrator.terminal.answer import report_errors
 from orchestrator.terminal.options import Json
 
 DEFAULT_APP = "actors.orders:app"
+PROVE = "Prove"  # the part of --help that has `raytx test`, too
 
 cli = build_cli(DEFAULT_APP)
 
@@ -25,10 +26,10 @@ AppPath = Annotated[
     str | None, typer.Option("--app", metavar="MODULE:ATTRIBUTE", help="The one that runs or ran there, else the shop.")]
 
 
-cli.add_typer(load_cli, name="load")
+cli.add_typer(load_cli, name="load", rich_help_panel=PROVE)
 
 
-@cli.command("chaos")
+@cli.command("chaos", rich_help_panel=PROVE)
 def break_deployment(  # noqa: PLR0917 - as above
     minutes: Annotated[float, typer.Option(min=0.1, max=600, help="Of faults; start, healing and checks come on top.")] = 1.0,
     zombies: Annotated[
@@ -47,7 +48,10 @@ def break_deployment(  # noqa: PLR0917 - as above
     app: AppPath = None,
     as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Break a deployment under load as a seeded plan says, heal it, check everything; exit 0 if it held."""
+    """Break a deployment under load as a seeded plan says, heal it, check everything; exit 0 if it held.
+
+    Example: raytx chaos --minutes 5 --seed 7 --faults kill,stop
+    """
     parse_lines(lines)
     with report_errors(as_json=as_json), quiet_stdout():
         from loadgen.nemesis.choice import choose  # noqa: PLC0415 - as above
@@ -64,12 +68,15 @@ def break_deployment(  # noqa: PLR0917 - as above
     raise typer.Exit(0 if report.ok else 1)
 
 
-@cli.command()
+@cli.command(rich_help_panel=PROVE)
 def demo(
     data: Annotated[Path | None, typer.Option(metavar="DIR", help="Kept; a temporary one otherwise.")] = None,
     seed: Annotated[int, typer.Option(help="Of orders and declines.")] = 1,
 ) -> None:
-    """Show it: real-shaped orders, an orchestrator killed amid them, recovery, audit; exit 0 if the audit is ok."""
+    """Show it: real-shaped orders, an orchestrator killed amid them, recovery, audit; exit 0 if the audit is ok.
+
+    Example: raytx demo --seed 7
+    """
     out = Console(file=sys.stdout)
     with report_errors(as_json=False), quiet_stdout():
         from loadgen.demo import run_demo  # noqa: PLC0415 - as above

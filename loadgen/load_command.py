@@ -63,7 +63,10 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
     history: HistoryFile = None, watch: WatchToo = False, chaos: Chaos = None, app: App = None,  # noqa: FBT002
     save: Save = None, report: Report = None, as_json: Json = False,  # noqa: FBT002
 ) -> None:
-    """Place orders as fast as they are answered, then audit and judge what was told; exit 0 if all is ok."""
+    """Place orders as fast as they are answered, then audit and judge what was told; exit 0 if all is ok.
+
+    Example: raytx load --orders 5000 --concurrency 64
+    """
     if context.invoked_subcommand is not None:
         return
     with report_errors(as_json=as_json), quiet_stdout():

@@ -59,15 +59,9 @@ def build_cli(default_app: str) -> typer.Typer:
         if str(Path.cwd()) not in sys.path:  # apps lie beside the data; a console script does not look there
             sys.path.append(str(Path.cwd()))
 
-    for command in (
-            up, down, status, doctor, submit, show, audit, retry, cancel, resolve, pause, resume, acts):
-        cli.command()(command)
-    cli.command("list")(list_transactions)
-    cli.command()(metrics)
-    cli.command()(top)
-    cli.command()(watch)
-    cli.command("test")(prove)
-    cli.command()(console)
+    for panel, commands in _PANELS.items():
+        for name, command in commands.items():
+            cli.command(name, rich_help_panel=panel)(command)
     return cli
 
 
@@ -86,12 +80,15 @@ def up(
     address: Annotated[str | None, typer.Option(help="Join this Ray cluster (host:port) instead of an own head.")] = None,
     dashboard: Annotated[bool, typer.Option(help="Ray's dashboard on an own head.")] = True,
     foreground: Annotated[bool, typer.Option("--foreground", help="Stay attached until a signal.")] = False,
-    log_level: Annotated[LogLevel | None, typer.Option(case_sensitive=False)] = None,
+    log_level: Annotated[LogLevel | None, typer.Option(case_sensitive=False, help="Of the log files.")] = None,
     setting: Annotated[
         list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Any other setting; repeatable.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Deploy on a data directory and return once it serves; what was accepted there before goes on."""
+    """Deploy on a data directory and return once it serves; what was accepted there before goes on.
+
+    Example: raytx up --data orders --app shop.orders:app --shards 2
+    """
     from orchestrator.bringup import bring_up, forward_signals  # noqa: PLC0415 - only what a command needs is imported
 
     with report_errors(as_json=as_json):
@@ -119,6 +116,8 @@ def submit(
     """Place transactions and print their outcomes; exit 1 if any aborted.
 
     An object is {saga, input, key?, deadline_ms?} or an input alone. Nothing is placed unless all of them are valid.
+
+    Example: raytx submit orders.json --saga place_order
     """
     with report_errors(as_json=as_json):
         text = _read(file)
@@ -137,7 +136,10 @@ def submit(
 
 
 def audit(context: typer.Context, *, data: Data = DATA_DEFAULT, app: AppPath = None, as_json: Json = False) -> None:
-    """Check every transaction against all stores; exit 1 if anything is wrong. Works with the deployment up or down."""
+    """Check every transaction against all stores; exit 1 if anything is wrong. Works with the deployment up or down.
+
+    Example: raytx audit --data orders --json
+    """
     with report_errors(as_json=as_json):
         from orchestrator.audit import audit as run_audit  # noqa: PLC0415 - as above
 
@@ -186,3 +188,13 @@ def _read(file: Path) -> str:
         return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"{file} cannot be read: {error}") from None
+
+
+_PANELS = {
+    "Run": {"up": up, "down": down, "doctor": doctor, "submit": submit},
+    "Look": {
+        "status": status, "top": top, "list": list_transactions, "show": show, "watch": watch, "acts": acts, "audit": audit,
+        "metrics": metrics, "console": console},
+    "Act": {"retry": retry, "cancel": cancel, "resolve": resolve, "pause": pause, "resume": resume},
+    "Prove": {"test": prove},
+}

@@ -49,15 +49,19 @@ class Facets:
     """Notes facets for the log's writer; what it knows must be dropped when a commit has failed."""
 
     def __init__(self) -> None:
+        self._latest: dict[str, str] = {}  # the stretch that each facet was noted in last: nearly always the same again
         self._known: set[str] = set()
         self._fresh: list[tuple[str, str]] = []
 
     def note(self, facet: str, transaction: str) -> None:
         """A transaction has a facet."""
-        key = transaction[:STRETCH_DIGITS] + facet
-        if key not in self._known:
-            self._known.add(key)
-            self._fresh.append((facet, key[:STRETCH_DIGITS]))
+        stretch = transaction[:STRETCH_DIGITS]
+        if self._latest.get(facet) == stretch:
+            return
+        self._latest[facet] = stretch
+        if stretch + facet not in self._known:
+            self._known.add(stretch + facet)
+            self._fresh.append((facet, stretch))
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Write what is new, inside the caller's transaction."""
@@ -76,6 +80,7 @@ class Facets:
                 "DELETE FROM facets WHERE facet = ? AND stretch = ?",
                 [(facet, stretch) for facet in _names(connection) for stretch in emptied])
             self._known.clear()
+            self._latest.clear()
 
 
 def stretches(connection: sqlite3.Connection, facets: Sequence[str], newest: str, oldest: str) -> Iterator[str]:

@@ -32,6 +32,8 @@ def down(
     """Stop exactly what runs on a data directory; where nothing runs, say so (exit 0). The data stays.
 
     With --drain, exit 1 where the time was over before everything that is not parked had ended; it goes on at the next start.
+
+    Example: raytx down --drain --timeout 60
     """
     with report_errors(as_json=as_json):
         directory = DataDirectory(data)

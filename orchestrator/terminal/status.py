@@ -29,7 +29,10 @@ def status(
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an actor's answer.")] = 5.0,
     as_json: Json = False,
 ) -> None:
-    """What runs on a data directory, how every actor is, what is wrong and what to do; exit 3 where nothing runs."""
+    """What runs on a data directory, how every actor is, what is wrong and what to do; exit 3 where nothing runs.
+
+    Example: raytx status --data orders
+    """
     with report_errors(as_json=as_json):
         from orchestrator.cluster import attach  # noqa: PLC0415 - Ray takes a second to import
 

@@ -27,7 +27,10 @@ def prove(
     app: Annotated[str, typer.Option(metavar="MODULE:APP", help="Where the saga's module has no app with it.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, nothing else there.")] = False,
 ) -> None:
-    """Crash, lose, double and delay everything that a saga does, and check every guarantee; exit 0 if all held."""
+    """Crash, lose, double and delay everything that a saga does, and check every guarantee; exit 0 if all held.
+
+    Example: raytx test shop.orders:place_order --seeds 5000
+    """
     from orchestrator.terminal.answer import report_errors  # noqa: PLC0415 - only what a command needs is imported
     from orchestrator.testing.examination_report import progress_line, render, to_json  # noqa: PLC0415 - only where needed
     from orchestrator.testing.examine import Plan, examine  # noqa: PLC0415 - as above
