@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from integration.shop import Shop, order
 from orchestrator.metrics.reading import series, total
+from orchestrator.metrics.scrape import urls_of_cluster
 
 
 def test_every_actor_tells_its_figures(shop: Shop) -> None:
@@ -27,3 +28,4 @@ def test_every_actor_tells_its_figures(shop: Shop) -> None:
     assert total(payment, "answers", message="commit", status="ack") >= 20
     assert total(payment, "batch_messages") == total(payment, "batch_ms") > 0
     assert total(payment, "held") == total(payment, "in_doubt") == 0
+    assert [url.rpartition("/")[2] for url in urls_of_cluster()] == ["metrics"]  # the one node's agent
