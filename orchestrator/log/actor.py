@@ -156,8 +156,11 @@ class TransactionLog:
             raise DefiniteError(ErrorCode.INVALID_INPUT, "name either a saga or a service to pause or to resume")
         changed = await (await self._serving()).call(lambda store: store.pause(act, _now_ms()))
         if changed:
-            log_event("paused" if act.kind is ActKind.PAUSE else "resumed", level="WARNING", service=act.service, saga=act.saga,
-                      who=act.who, reason=act.reason)
+            told = {"service": act.service, "saga": act.saga, "who": act.who, "message": act.reason}
+            if act.kind is ActKind.PAUSE:
+                log_event("paused", level="WARNING", **told)
+            else:
+                log_event("resumed", level="WARNING", **told)
         return msgspec.msgpack.encode(changed)
 
     async def pauses(self, _payload: bytes = b"") -> bytes:
