@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -190,7 +191,7 @@ def _read(file: Path) -> str:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"{file} cannot be read: {error}") from None
 
 
-_PANELS = {
+_PANELS: dict[str, dict[str, Callable[..., None]]] = {
     "Run": {"up": up, "down": down, "doctor": doctor, "submit": submit},
     "Look": {
         "status": status, "top": top, "list": list_transactions, "show": show, "watch": watch, "acts": acts, "audit": audit,
