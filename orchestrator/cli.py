@@ -15,7 +15,7 @@ from orchestrator.config import LogLevel, Settings, make_settings
 from orchestrator.console.command import console
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RaytxError
-from orchestrator.logs import redact
+from orchestrator.logs import redact, redact_user_lines
 from orchestrator.terminal.acting import acts, cancel, resolve, retry
 from orchestrator.terminal.answer import EXIT_BAD, EXIT_UNREACHABLE, EXIT_WRONG_USE, answer, report_errors
 from orchestrator.terminal.doctor import doctor
@@ -57,6 +57,7 @@ def build_cli(default_app: str) -> typer.Typer:
             bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Show the version and end.")] = False,
     ) -> None:
         context.obj = default_app
+        redact_user_lines()
         if str(Path.cwd()) not in sys.path:  # apps lie beside the data; a console script does not look there
             sys.path.append(str(Path.cwd()))
 

@@ -6,6 +6,7 @@ level costs one comparison. Card tokens and other secrets never reach a line: ev
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -80,6 +81,18 @@ def configure_logging(role: str, data_dir: Path | None, level: LogLevel, *, stde
         handlers.append(_add_file(role, data_dir / "logs", level))
     _Sinks.role, _Sinks.handlers = role, tuple(handlers)
     _Sinks.threshold = _LEVELS[level.value] if handlers else _OFF
+
+
+def redact_user_lines() -> None:
+    """For the command line: what user code writes through loguru in this process is redacted on stderr; events are not written.
+
+    A service's handlers run here too, where a load is judged or a saga is proved.
+    """
+    for handler in (*_Sinks.handlers, 0):
+        with contextlib.suppress(ValueError):
+            logger.remove(handler)
+    handler = logger.add(_to_stderr, level="INFO", format=_as_text, backtrace=False, diagnose=False)
+    _Sinks.role, _Sinks.handlers = "client", (handler,)
 
 
 def debug_enabled() -> bool:
@@ -194,6 +207,10 @@ def _as_text(record: Record) -> str:
     head = f"{_utc(record)} {record['level'].name:<7} {_Sinks.role} {fields['event']}"
     record["extra"]["raytx_text"] = " ".join([head, *(f"{name}={value}" for name, value in said.items())])
     return "{extra[raytx_text]}\n"
+
+
+def _to_stderr(line: str) -> None:
+    sys.stderr.write(line)  # whatever it is now: a progress bar may stand in its place
 
 
 def _utc(record: Record) -> str:

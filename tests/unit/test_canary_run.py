@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loguru import logger
 from typer.testing import CliRunner
 
 from chaos import canary_app
@@ -125,6 +126,18 @@ def test_the_secrets_were_there_to_be_found(tops: dict[str, Path]) -> None:
         assert secret.encode() in stores
     shown = "".join(path.read_text() for path in tops["answers"].iterdir())
     assert shown.count("[redacted]") > 5 * TRANSACTIONS
+
+
+def test_a_line_that_user_code_writes_in_a_command_is_redacted(tops: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    def audit(*_: Any, **__: Any) -> Any:
+        logger.warning(f"counting password={canary_app.NAMED} and {canary_app.TOKEN}")
+        raise RuntimeError(canary_app.TOKEN)
+
+    monkeypatch.setattr(canary_app.Vault, "audit", audit)
+    result = CliRunner().invoke(build_cli(APP), ["audit", "--data", str(tops["data"]), "--app", APP])
+    assert "counting password=[redacted] and [redacted]" in result.stderr
+    assert canary_app.WORD + "named" not in result.output
+    assert canary_app.TOKEN not in result.output
 
 
 def test_services_were_as_careless_as_they_can_be(tops: dict[str, Path]) -> None:
