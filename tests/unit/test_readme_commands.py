@@ -66,7 +66,8 @@ def wrong_calls(page: str) -> list[str]:
 
 def wrong_options(page: str) -> list[str]:
     """Options that stand alone in a span and that no command has."""
-    known = set().union(*commands().values(), benchmark_options()) | {"--version", "--check"}  # the latter: docs/generate.py's
+    scripts = {"--check", "--leak"}  # of docs/generate.py, tests/chaos/canaries.py
+    known = set().union(*commands().values(), benchmark_options()) | {"--version"} | scripts
     alone = [span for span in SPAN.findall(FENCED.sub("", page)) if span.startswith("--")]
     return [option for span in alone for option in OPTION.findall(span) if option not in known]
 
