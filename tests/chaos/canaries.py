@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import html
 import json
 import os
 import re
@@ -26,7 +27,7 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError
 
 TESTS = Path(__file__).resolve().parents[1]
 COMMAND_S_MAX = 1_800.0
@@ -206,7 +207,7 @@ def crawl(raytx: Raytx, first: str, pages_max: int = 60) -> None:
         address = waiting.pop(0)
         text = fetch(address)
         raytx.keep("page.html", text)
-        links = re.findall(r'(?:href|src|hx-get)="([^"#]+)', text)
+        links = map(html.unescape, re.findall(r'(?:href|src|hx-get)="([^"#]+)', text))
         for link in sorted({site[0] + link if link.startswith("/") else link for link in links}):
             if link.startswith(site[0]) and link not in seen:
                 seen.add(link)
@@ -222,7 +223,7 @@ def dashboard(raytx: Raytx) -> list[str]:
         try:
             raytx.keep("dashboard.txt", fetch(record["dashboard"] + path, {"Authorization": f"Bearer {token}"}))
             looked.append(f"dashboard{path}")
-        except (URLError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raytx.keep("dashboard.txt", f"{path}: {error}")
     return looked
 
@@ -230,8 +231,11 @@ def dashboard(raytx: Raytx) -> list[str]:
 def fetch(address: str, headers: Mapping[str, str] | None = None) -> str:
     """A page; of an error, its page."""
     request = urllib.request.Request(address, headers=dict(headers or {}))
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return str(answer.read().decode(errors="replace"))
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return str(answer.read().decode(errors="replace"))
+    except HTTPError as error:
+        return str(error.read().decode(errors="replace"))
 
 
 def judge(tops: Mapping[str, Path], word: str, looked: list[str]) -> dict[str, Any]:
