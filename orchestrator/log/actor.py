@@ -156,11 +156,10 @@ class TransactionLog:
             raise DefiniteError(ErrorCode.INVALID_INPUT, "name either a saga or a service to pause or to resume")
         changed = await (await self._serving()).call(lambda store: store.pause(act, _now_ms()))
         if changed:
-            told = {"service": act.service, "saga": act.saga, "who": act.who, "message": act.reason}
             if act.kind is ActKind.PAUSE:
-                log_event("paused", level="WARNING", **told)
+                log_event("paused", level="WARNING", service=act.service, saga=act.saga, who=act.who, message=act.reason)
             else:
-                log_event("resumed", level="WARNING", **told)
+                log_event("resumed", level="WARNING", service=act.service, saga=act.saga, who=act.who, message=act.reason)
         return msgspec.msgpack.encode(changed)
 
     async def pauses(self, _payload: bytes = b"") -> bytes:
