@@ -66,7 +66,6 @@ def letters(data: Path, out: Path) -> None:
             _take(page, out, "pause", "/acts/new?act=pause&service=office")
             _take(page, out, "acts", "/acts")
             _take(page, out, "login", "/login")
-            _take(page, out, "no-page", "/nowhere")
         with running_console(data) as url, opened_page(url) as page:
             page.emulate_media(color_scheme="dark")
             page.goto("/")
