@@ -17,6 +17,7 @@ WINDOW_MS = 5_000  # over which a rate or a quantile is taken
 KEPT_MS = 10 * 60_000
 GAP_MS = 8_000  # between points: the line is broken where nothing was sampled
 _WINDOW_SAMPLES = 12
+_MINUTE_MS = 60_000
 
 Figures = dict[str, Any]
 
@@ -127,7 +128,9 @@ class Trends:
 
 
 def plots(points: Sequence[Point], now_ms: int) -> list[Plot]:
-    """Throughput, latency and what is open, over the last ten minutes."""
+    """Throughput, latency and what is open, over the last ten minutes, or as long as it was sampled."""
+    sampled_ms = now_ms - points[0].at_ms if points else 0
+    begin_ms = now_ms - min(max(-(-sampled_ms // _MINUTE_MS), 1) * _MINUTE_MS, KEPT_MS)
     lines = (
         ("Decided", "transactions/s", (("committed", "good", "committed"), ("aborted", "bad", "aborted"),
                                        ("refused", "warn", "refused"))),
@@ -135,7 +138,7 @@ def plots(points: Sequence[Point], now_ms: int) -> list[Plot]:
         ("Open", "transactions", (("open", "accent", "open"),)))
     return [
         plot(title, unit, [Series(name, kind, _line(points, field)) for name, kind, field in of],
-             begin_ms=now_ms - KEPT_MS, end_ms=now_ms)
+             begin_ms=begin_ms, end_ms=now_ms)
         for title, unit, of in lines]
 
 

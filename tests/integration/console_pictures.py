@@ -84,7 +84,7 @@ def shop(data: Path, out: Path, rate: int, seconds: int) -> None:
         (pid,) = [status["pid"] for status in client.deployment.statuses() if status["role"] == "payment"]
         os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(8)
+            time.sleep(14)  # until its breaker is open
             for name, path in (("overview", "/"), ("services", "/services"), ("shards", "/shards"),
                                ("transactions", "/transactions?since=1h"), ("aborted", "/transactions?state=aborted")):
                 _take(page, out, name, path)
