@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.testing.simulation.world import World
 
 WHO, WHY = "operator", "because"
+LATER_MS = 15_000  # longer than any message is late
 
 
 class Operator:
@@ -57,7 +58,8 @@ class Operator:
     def resume_all(self) -> None:
         """Everything has healed: nothing stays paused."""
         for saga, service in sorted(self._paused):
-            self._change(ActKind.RESUME, saga, service)
+            for later_ms in (0, LATER_MS, 2 * LATER_MS):  # a pause that was never answered may be asked for once more
+                self._world.after(later_ms, None, partial(self._change, ActKind.RESUME, saga, service))
 
     def _check(self, record: Resolved) -> None:
         world = self._world
