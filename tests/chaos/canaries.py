@@ -4,7 +4,7 @@
 
 Runs an app whose inputs, requests, results, refusals and errors are full of secrets (`chaos.canary_app`), at log level DEBUG,
 traced, with a shard and a service killed on the way; asks every command that shows anything for everything, the console for
-its pages, Ray's dashboard for the metrics; then searches what was answered, the data directory and Ray's session directory.
+its pages, Ray's dashboard for its actors; then searches what was answered, the data directory and Ray's session directory.
 Prints one JSON object; exit 0 if no secret was found, and what is no secret was (so that the search did look at the right
 places). With `--leak` a service tells a secret on purpose: exit 1 is right then.
 """
@@ -215,11 +215,11 @@ def crawl(raytx: Raytx, first: str, pages_max: int = 60) -> None:
 
 
 def dashboard(raytx: Raytx) -> list[str]:
-    """What Ray's dashboard tells of actors, and what it exports as metrics."""
+    """What Ray's dashboard tells of actors."""
     record = json.loads((raytx.data / "deployment.json").read_text())
     token = Path(record["token_path"]).read_text().strip() if record["token_path"] else ""
     looked = []
-    for path in ("/logical/actors", "/api/v0/actors?detail=1", "/metrics"):
+    for path in ("/logical/actors", "/api/v0/actors?detail=1"):
         try:
             raytx.keep("dashboard.txt", fetch(record["dashboard"] + path, {"Authorization": f"Bearer {token}"}))
             looked.append(f"dashboard{path}")
