@@ -26,7 +26,7 @@ from orchestrator.protocol.effects import Effects
 from unit.console_site import PlayedLink
 from unit.shop_in_process import Shop
 
-TRANSACTIONS = 36
+TRANSACTIONS = 14
 APP = "chaos.canary_app:app"
 SITE = "http://127.0.0.1:8300"
 
