@@ -238,7 +238,8 @@ class ServiceHost:
     def _gather(self, works: list[Work]) -> None:
         self._pending.extend(works)
         if not self._running:
-            self._start()
+            self._running = self._responder.busy = True
+            asyncio.get_running_loop().call_soon(self._start)  # with all that has arrived by now, from whomever
 
     def _start(self) -> None:
         works = self._pending
@@ -246,7 +247,6 @@ class ServiceHost:
         if len(works) > BATCH_MAX:  # commits and rollbacks first, also where new work would fill the batch
             ordered = finish_first(works)
             works, self._pending = ordered[:BATCH_MAX], ordered[BATCH_MAX:]
-        self._running = self._responder.busy = True
         self._meter.began_s = time.monotonic()
         retention = self._retention
         self._writer.run(partial(self._run, works, retention), self._finished, len(works))
@@ -259,10 +259,13 @@ class ServiceHost:
         if self._spans is not None:
             self._spans.delivered(outcomes)
         self._deliver(outcomes)
-        self._running = False
-        self._responder.idle()
         if self._pending:
+            self._responder.idle()
+            self._responder.busy = True
             self._start()
+        else:
+            self._running = False
+            self._responder.idle()
 
     def _not_asked(self, outcomes: list[Outcome]) -> None:
         if self._spans is not None:

@@ -70,7 +70,7 @@ class MemoryStore(Contents):
     """
 
     def __init__(self, journal: Journal, *, read_only: bool = False) -> None:
-        super().__init__()
+        Contents.__init__(self)
         self._journal = journal
         self.copy_of(_begun(journal.beginning))
         for entry in journal.entries[len(journal.beginning):]:

@@ -107,12 +107,15 @@ class LogWriter:
 
     def _go(self) -> None:
         if not self._busy and (self._next.jobs or self._next.requests):
-            group, self._next = self._next, _Group()
             self._busy = True
-            if not group.jobs and self._shortcut.open(group.items):
-                self._run_at_once(group)
-            else:
-                self._turns.put(group)
+            self._loop.call_soon(self._start)  # with all that has arrived by now, from whomever
+
+    def _start(self) -> None:
+        group, self._next = self._next, _Group()
+        if not group.jobs and self._shortcut.open(group.items):
+            self._run_at_once(group)
+        else:
+            self._turns.put(group)
 
     def _run(self) -> None:
         while (group := self._turns.get()) is not None:
