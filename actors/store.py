@@ -15,7 +15,8 @@ from msgspec.structs import astuple
 from actors.cache import NewIds, RecentMap
 from actors.ledger import Key, Row, RowState
 from orchestrator.ballast import BALLAST_BYTES
-from orchestrator.database import OwnedDatabase, create_database, refused
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, reading, refused
 from orchestrator.errors import DefiniteError
 from orchestrator.files import REAL_FILES
 from orchestrator.protocol.identifiers import oldest_id
@@ -149,7 +150,8 @@ class Store:
             path, store_kind(service), run, expected_uuid=expected_uuid, files=files, ballast_bytes=ballast_bytes,
             migrations=STORE_MIGRATIONS)
         try:
-            self._load()
+            with reading(path):
+                self._load()
         except BaseException:
             self.database.close()  # it may be tried again
             raise

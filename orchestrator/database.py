@@ -18,13 +18,14 @@ from orchestrator.ballast import BALLAST_BYTES, Ballast, is_full
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.files import REAL_FILES
 from orchestrator.logs import log_event
-from orchestrator.mark import Mark, create_mark, mark_path, read_mark
+from orchestrator.mark import Mark, mark_path
 from orchestrator.migration import FIRST_SCHEMA, MigrationError, incompatible, migrate, refuse_newer
 from orchestrator.ownership import HeldError
 from orchestrator.protocol.counts import BOUNDS_OF_COMMITS_MS, Histogram
 from orchestrator.rescue import UnrescuedError, has_failed, is_io_error, note_failure, rescue, rescued_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from orchestrator.files import Files, Lock
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 QUICK_CHECK_BYTES_MAX = 64 << 20
 WAL_PAGES: Final = 4_000  # the write-ahead log is folded into the database when it has so many
 WAL_PAGES_FULL: Final = 200  # while the disk is full
-_META = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value) WITHOUT ROWID;
-"""
 _PRAGMAS = (
     "PRAGMA synchronous = FULL",
     "PRAGMA cache_size = -24576",  # KiB: bounds the memory, whatever the length of the history
@@ -53,35 +51,6 @@ _REMEDIES = {
     errno.EACCES: "give its directory and files back to the user that raytx runs as, then start again",
     errno.EPERM: "give its directory and files back to the user that raytx runs as, then start again",
 }
-
-
-def create_database(
-    path: Path, schema_sql: str, kind: str, files: Files = REAL_FILES, migrations: tuple[Migration, ...] = (),
-) -> str:
-    """Create a database durably, or find the one that was created before; a crash in between is resumed.
-
-    Args:
-        path: where it shall lie; missing directories are created with mode 0700.
-        schema_sql: statements that create its tables as they were at first, beside the table `meta` that every database has.
-        kind: what it is for; opening it demands the same.
-        files: the disk.
-        migrations: what has become of the tables since.
-
-    Returns:
-        Its uuid, for ever the same.
-
-    Raises:
-        DefiniteError: E_STORE_REFUSED where something is there that is not this database whole; E_DATA_DIR where the
-            directory cannot be written.
-    """
-    try:
-        if files.identity(path):
-            return _existing_uuid(path, kind, files, migrations)
-        _refuse_remnants(path, files)
-        files.make_directory(path.parent)
-        return _create(path, schema_sql, kind, files, migrations)
-    except (OSError, sqlite3.OperationalError) as error:
-        raise DefiniteError(ErrorCode.DATA_DIR, f"cannot create {path}: {error}") from error
 
 
 def open_reader(path: Path, files: Files = REAL_FILES) -> sqlite3.Connection:
@@ -113,6 +82,22 @@ def unusable(path: Path, reason: Exception | str) -> DefiniteError:
     """E_STORE_REFUSED for one file that is whole, as far as anybody knows, but cannot be used as things are."""
     remedy = _REMEDIES.get(getattr(reason, "errno", 0) or 0, "mend that, then start again")
     return DefiniteError(ErrorCode.STORE_REFUSED, f"{path}: it cannot be opened: {reason}; nothing is lost: {remedy}")
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """While a database is opened: what cannot be read is damaged, unless the disk is full or fails, which may be over soon.
+
+    Raises:
+        DefiniteError: E_STORE_REFUSED.
+        sqlite3.Error: the disk is full or fails.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        if is_full(error) or is_io_error(error):
+            raise
+        raise _unreadable(path, error) from error
 
 
 class OwnedDatabase:
@@ -334,7 +319,7 @@ def _unreadable(path: Path, error: sqlite3.Error) -> DefiniteError:
 
 def _check(connection: sqlite3.Connection, path: Path, kind: str, mark: Mark, expected_uuid: str) -> str:
     found = dict(connection.execute("SELECT name, value FROM meta").fetchall())
-    _check_meta(found, path, kind)
+    check_meta(found, path, kind)
     for name in _META_TYPES:  # a page whose order is damaged is scanned as ever, and looked up in vain
         if connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone() != (found[name],):
             raise refused(path, f"it is damaged: its meta value {name!r} cannot be looked up")
@@ -347,7 +332,17 @@ def _check(connection: sqlite3.Connection, path: Path, kind: str, mark: Mark, ex
     return str(found["uuid"])
 
 
-def _check_meta(found: dict[str, Any], path: Path, kind: str) -> None:
+def check_meta(found: dict[str, Any], path: Path, kind: str) -> None:
+    """Refuse what is no whole database of this kind.
+
+    Args:
+        found: its named values.
+        path: where it lies.
+        kind: what it must be for.
+
+    Raises:
+        DefiniteError: E_STORE_REFUSED.
+    """
     for name, expected in _META_TYPES.items():
         if type(found.get(name)) is not expected:
             raise refused(path, f"it is damaged: its meta value {name!r} is {found.get(name)!r}")
@@ -397,53 +392,3 @@ def _begin_snapshot(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA cache_size = -8192")
     connection.execute("BEGIN")
     connection.execute("SELECT value FROM meta WHERE name = 'uuid'").fetchone()  # the first read fixes the snapshot
-
-
-def _existing_uuid(path: Path, kind: str, files: Files, migrations: tuple[Migration, ...]) -> str:
-    connection = open_reader(path, files)
-    try:
-        found = dict(connection.execute("SELECT name, value FROM meta").fetchall())
-    finally:
-        connection.close()
-    _check_meta(found, path, kind)
-    refuse_newer(path, found["schema"], migrations)
-    return str(found["uuid"])
-
-
-def _refuse_remnants(path: Path, files: Files) -> None:
-    """A write-ahead log or a raised mark without its database: the database was lost, a new one would hide that."""
-    for suffix in ("-wal", "-shm"):
-        if files.identity(path.with_name(path.name + suffix)):
-            raise refused(path, f"it is missing, but {path.name + suffix} is still there")
-    with contextlib.suppress(OSError, ValueError):
-        _, sequence = read_mark(mark_path(path), files)
-        if sequence > 0:
-            raise refused(path, f"it is missing, but its mark says that it had {sequence} commits")
-
-
-def _create(path: Path, schema_sql: str, kind: str, files: Files, migrations: tuple[Migration, ...]) -> str:
-    uuid = files.new_uuid()
-    draft = path.with_name(path.name + ".new")
-    for suffix in ("", "-wal", "-shm"):
-        files.remove(draft.with_name(draft.name + suffix))
-    files.open(draft, create=True).close()
-    connection = files.connect(draft, "rw")
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript("BEGIN IMMEDIATE;" + _META + schema_sql)
-        schema = migrate(connection, FIRST_SCHEMA, migrations)
-        first = {"uuid": uuid, "kind": kind, "schema": schema, "epoch": 0, "sequence": 0}
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", first.items())
-        connection.execute("COMMIT")
-    finally:
-        connection.close()  # folds the write-ahead log into the file
-    file = files.open(draft)
-    try:
-        file.sync()
-    finally:
-        file.close()
-    create_mark(mark_path(path), uuid, files)  # before the rename: a database is never without its mark
-    files.sync_directory(path.parent)
-    files.rename(draft, path)
-    files.sync_directory(path.parent)
-    return uuid

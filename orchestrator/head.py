@@ -109,7 +109,7 @@ def open_head(token_path: Path, python_path: list[str], *, dashboard: bool, prel
         preload: modules that every worker imports when it starts, before it knows what it is for.
 
     Raises:
-        DefiniteError: E_CONFIG: Ray could not be started; nothing is left behind.
+        IndefiniteError: E_UNREACHABLE: Ray could not be started (in time); nothing is left behind.
     """
     with _Connection.lock:
         if not ray.is_initialized():
@@ -220,7 +220,7 @@ def _start(token_path: Path, python_path: list[str], preload: Sequence[str], *, 
     except Exception as error:
         _end_servers(temp_dir)
         _restore_environment()
-        raise DefiniteError(ErrorCode.CONFIG, f"Ray did not start: {_first_line(error)}") from error
+        raise IndefiniteError(ErrorCode.UNREACHABLE, f"Ray did not start: {_first_line(error)}") from error
     _Connection.ours = True
     _Connection.head = Head(
         servers.gcs_address, own=True, temp_dir=temp_dir, token_path=token_path,

@@ -9,7 +9,8 @@ from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.ballast import BALLAST_BYTES
-from orchestrator.database import OwnedDatabase, create_database
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, reading
 from orchestrator.files import REAL_FILES
 from orchestrator.log.acts import KEPT_MS, change_pause, forget_acts, load_pauses
 from orchestrator.log.batch import Batch, OpenTransaction, Owner
@@ -93,8 +94,9 @@ class LogStore:
         self._pauses = NOTHING_PAUSED
         self._exempt: list[str] = []
         try:
-            check_tail(self._database, path)
-            self._load()
+            with reading(path):
+                check_tail(self._database, path)
+                self._load()
         except BaseException:
             self._database.close()
             raise

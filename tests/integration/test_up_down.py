@@ -82,7 +82,8 @@ def test_up_status_submit_show_audit_down(raytx):
     outcomes = raytx.json("submit", "-", expect=1, given=json.dumps([ORDER, {**ORDER, "order_id": "o-2", "customer": "bob"}]))
     assert (outcomes["committed"], outcomes["aborted"]) == (1, 1)
     transaction = outcomes["outcomes"][0]["transaction"]
-    assert raytx.json("cancel", transaction, expect=1)["status"] == "COMMITTED"
+    (refused,) = raytx.json("cancel", transaction, expect=1)["transactions"]
+    assert (refused["done"], refused["code"], refused["state"]) == ("refused", "E_TOO_LATE", "committed")
     raytx("up", expect=2)
     raytx("down")
     assert gone([record.owner, *record.processes])

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from orchestrator import checkup
 from orchestrator.checkup import CHECKS, SLOW, Finding, Health, examine
-from orchestrator.errors import DefiniteError
+from orchestrator.errors import IndefiniteError
 from orchestrator.machine import FSYNCS, Machine
 from orchestrator.terminal.doctor import doctor
 
@@ -81,7 +81,7 @@ CASES: list[tuple[Any, dict[str, Any], Health, str]] = [
     (checkup.dashboard, {"listens": "Address already in use"}, Health.WARN, "8265"),
     (checkup.sockets, {"socket_directory": "/tmp/" + "x" * 40}, Health.BAD, "45 characters"),
     (checkup.authentication, {"variable": "192.0.2.7:6379"}, Health.WARN, "RAY_ADDRESS is 192.0.2.7:6379"),
-    (checkup.starts_ray, {"starts_ray": DefiniteError("E_CONFIG", "Ray did not start: no room")}, Health.BAD, "no room"),
+    (checkup.starts_ray, {"starts_ray": IndefiniteError("E_UNREACHABLE", "Ray did not start: no room")}, Health.BAD, "no room"),
 ]
 
 

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.database import OwnedDatabase, create_database, open_reader
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, open_reader
 from orchestrator.errors import DefiniteError
 from orchestrator.mark import Mark, create_mark, mark_path, read_mark
 from orchestrator.ownership import Holder, end_process, this_process

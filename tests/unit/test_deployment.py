@@ -13,7 +13,7 @@ import pytest
 
 from orchestrator import deployment
 from orchestrator.config import FaultSettings, Settings
-from orchestrator.database import create_database
+from orchestrator.creation import create_database
 from orchestrator.deployment import DataDirectory, DeploymentRecord, stopped
 from orchestrator.errors import DefiniteError
 from orchestrator.ownership import Holder, this_process

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from orchestrator.database import OwnedDatabase, create_database, open_reader
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, open_reader
 from orchestrator.errors import DefiniteError
 from orchestrator.files import RealFiles
 from orchestrator.ownership import OwnerLock

@@ -12,7 +12,8 @@ import msgspec
 import pytest
 
 from orchestrator.ballast import Ballast
-from orchestrator.database import OwnedDatabase, create_database, open_reader
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, open_reader
 from orchestrator.errors import DefiniteError
 from orchestrator.files import DataFile, RealFiles
 from orchestrator.log.reader import LogReader

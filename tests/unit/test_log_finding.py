@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.database import create_database
+from orchestrator.creation import create_database
 from orchestrator.log.facets import STRETCH_DIGITS, Facets, stretches
 from orchestrator.log.finding import lookup
 from orchestrator.log.reader import LogReader, TransactionQuery, TransactionSummary

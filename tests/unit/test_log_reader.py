@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.database import create_database
+from orchestrator.creation import create_database
 from orchestrator.errors import DefiniteError
 from orchestrator.log.reader import LogReader, TransactionQuery
 from orchestrator.log.schema import crc_of, encode_record

@@ -12,7 +12,8 @@ import pytest
 
 from actors.reader import StoreReader
 from actors.store import SCHEMA_SQL, STORE_MIGRATIONS, Store, create_store, store_kind
-from orchestrator.database import OwnedDatabase, create_database, open_reader
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, open_reader
 from orchestrator.errors import DefiniteError
 from orchestrator.log.reader import LogReader, TransactionQuery
 from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, LOG_SCHEMA

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.database import OwnedDatabase, create_database, open_reader
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, open_reader
 
 SCHEMA = "CREATE TABLE items (number INTEGER PRIMARY KEY, filler BLOB)"
 LIMIT_BYTES = 96 * 2**20

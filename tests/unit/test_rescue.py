@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.database import OwnedDatabase, create_database, open_reader
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, open_reader
 from orchestrator.errors import DefiniteError
 from orchestrator.mark import mark_path, read_mark
 from orchestrator.rescue import has_failed, is_io_error, rescue, rescued_path

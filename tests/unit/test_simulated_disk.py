@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from orchestrator.database import OwnedDatabase, create_database, open_reader
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, open_reader
 from orchestrator.testing.disk.storage import Crashed, SimulatedDisk
 
 if TYPE_CHECKING:
