@@ -145,6 +145,11 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 
+def boot_ms() -> int:
+    """Milliseconds since the machine booted, those in which it was suspended included; nobody can set this clock."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 def _namespace() -> str:
     return str(Path("/proc/self/ns/pid").readlink())
 

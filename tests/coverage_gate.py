@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 COVERED = (
     "orchestrator/protocol/*", "actors/ledger.py", "actors/runner.py", "actors/store.py",
     *(f"orchestrator/log/{name}.py" for name in ("batch", "rows", "schema", "store", "writer", "reader", "verify")),
-    "orchestrator/database.py", "orchestrator/creation.py", "orchestrator/migration.py", "orchestrator/mark.py", "orchestrator/ballast.py")
+    *(f"orchestrator/{name}.py" for name in ("database", "creation", "migration", "mark", "ballast")))
 TESTS = (
     "coordinator*", "drive_paths", "recovery_paths", "runner_paths", "disk_*", "ledger", "pacing", "standing", "retry_budget",
     "service_base", "service_host", "store", "database", "rescue", "log_*", "doubt", "audit_stores", "bounds", "secrecy",

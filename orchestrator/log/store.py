@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 from itertools import takewhile
 from typing import TYPE_CHECKING, TypeVar
 
@@ -18,6 +17,7 @@ from orchestrator.log.facets import Facets
 from orchestrator.log.opening import check_tail, load_open
 from orchestrator.log.rows import bound_to, load_stored, select_in
 from orchestrator.log.schema import LOG_KIND, LOG_MIGRATIONS, LOG_SCHEMA, decode_record, digest_of_key
+from orchestrator.ownership import boot_ms
 from orchestrator.protocol.counts import Histogram
 from orchestrator.protocol.identifiers import began_ms_of, oldest_id
 from orchestrator.protocol.messages import SCHEMA_VERSION, ActKind
@@ -43,11 +43,6 @@ WATERMARK_EVERY_MS = 1_000
 CATCH_UP = 8  # the watermark may rise faster than real time by one part in so many: it makes up for time spent down
 
 T = TypeVar("T")
-
-
-def boot_ms() -> int:
-    """Milliseconds since the machine booted, those in which it was suspended included; nobody can set this clock."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
 
 
 def create_log(path: Path, files: Files = REAL_FILES) -> str:
