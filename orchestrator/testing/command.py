@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from typing import Annotated
 
 import typer
@@ -12,6 +13,7 @@ from rich.console import Console
 from orchestrator.errors import DefiniteError, ErrorCode
 
 PARTS = ("contract", "sweep", "simulator")
+TELL_S = 60.0  # how often a long run says how far it has come where no terminal shows it
 
 
 def prove(
@@ -43,9 +45,14 @@ def prove(
         told.print(f"{target}: {', '.join(plan.parts)}; " + (
             f"{minutes:g} minutes" if minutes else f"seeds {first_seed} to {first_seed + seeds - 1}")
             + ", options drawn from each seed")
+        began_s, told_s = time.monotonic(), dict[str, float]()
         with told.status("") as status:
             def progress(saga: str, explored: Explored) -> None:
-                status.update(progress_line(saga, explored))
+                line, now_s = progress_line(saga, explored), time.monotonic()
+                status.update(line)
+                if not told.is_terminal and now_s - told_s.get(saga, began_s) >= TELL_S:  # a file: what was done is kept
+                    told_s[saga] = now_s
+                    told.print(line, soft_wrap=True)
 
             done = examine(plan, progress)
     if as_json:
