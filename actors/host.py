@@ -132,7 +132,6 @@ class ServiceHost:
         peer = f"{batch.sender}/{batch.incarnation}"
         self._retention = self._retention.joined(batch.watermark_ms, batch.exempt)
         commands = batch.commands if self._faults is None else self._faults.arriving(batch.commands)
-        self._responder.open(peer)  # what is short is done before `_gather` returns
         if commands:
             if self._spans is not None:
                 self._spans.arrived(commands)
@@ -238,8 +237,7 @@ class ServiceHost:
     def _gather(self, works: list[Work]) -> None:
         self._pending.extend(works)
         if not self._running:
-            self._running = self._responder.busy = True
-            asyncio.get_running_loop().call_soon(self._start)  # with all that has arrived by now, from whomever
+            self._start()
 
     def _start(self) -> None:
         works = self._pending
@@ -247,9 +245,10 @@ class ServiceHost:
         if len(works) > BATCH_MAX:  # commits and rollbacks first, also where new work would fill the batch
             ordered = finish_first(works)
             works, self._pending = ordered[:BATCH_MAX], ordered[BATCH_MAX:]
+        self._running = self._responder.busy = True
         self._meter.began_s = time.monotonic()
         retention = self._retention
-        self._writer.run(partial(self._run, works, retention), self._finished, len(works))
+        self._writer.run(partial(self._run, works, retention), self._finished)
 
     def _run(self, works: list[Work], retention: Retention) -> list[Outcome]:
         return run_batch(self._runner, self._store, works, retention, time.time_ns() // 1_000_000)
@@ -259,13 +258,10 @@ class ServiceHost:
         if self._spans is not None:
             self._spans.delivered(outcomes)
         self._deliver(outcomes)
+        self._running = False
+        self._responder.idle()
         if self._pending:
-            self._responder.idle()
-            self._responder.busy = True
             self._start()
-        else:
-            self._running = False
-            self._responder.idle()
 
     def _not_asked(self, outcomes: list[Outcome]) -> None:
         if self._spans is not None:

@@ -1,4 +1,4 @@
-"""The log's one writer: whoever arrives during a commit joins the next one, a lonely append waits for nobody."""
+"""The log's one writer thread: whoever arrives during a commit joins the next one, a lonely append waits for nobody."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.logs import log_event
 from orchestrator.protocol.counts import Histogram
-from orchestrator.shortcut import Shortcut
 from orchestrator.watchdog import Turns
 
 if TYPE_CHECKING:
@@ -33,17 +32,12 @@ class _Group:
         self.requests: list[AppendRequest] = []
         self.waiting: list[asyncio.Future[AppendReply]] = []
 
-    @property
-    def items(self) -> int:
-        """How many records are to be appended."""
-        return sum(len(request.records) for request in self.requests)
-
 
 class LogWriter:
-    """Runs everything that writes to a log, in a thread or (a short append) at once; call it from one event loop.
+    """Runs everything that writes to a log, in one thread; call it from one event loop.
 
     Args:
-        store: the log; the writer's alone from now on.
+        store: the log; the thread's alone from now on.
         failed: called (in the thread or on the loop) with an error after which the outcome of the turn is unknown. Not
             everybody of that turn is answered; it must end the process.
 
@@ -60,16 +54,14 @@ class LogWriter:
         self._loop = asyncio.get_running_loop()
         self._next = _Group()
         self._busy = False
-        self._shortcut = Shortcut()
-        self._at_once, self._loop_thread = False, threading.get_ident()
         self._turns: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
         self._thread.start()
 
     @property
     def thread(self) -> int:
-        """The ident of the thread that works now."""
-        return self._loop_thread if self._at_once else self._thread.ident or 0
+        """The thread's ident."""
+        return self._thread.ident or 0
 
     @property
     def waiting(self) -> int:
@@ -107,14 +99,8 @@ class LogWriter:
 
     def _go(self) -> None:
         if not self._busy and (self._next.jobs or self._next.requests):
+            group, self._next = self._next, _Group()
             self._busy = True
-            self._loop.call_soon(self._start)  # with all that has arrived by now, from whomever
-
-    def _start(self) -> None:
-        group, self._next = self._next, _Group()
-        if not group.jobs and self._shortcut.open(group.items):
-            self._run_at_once(group)
-        else:
             self._turns.put(group)
 
     def _run(self) -> None:
@@ -126,24 +112,12 @@ class LogWriter:
                 return
             self._loop.call_soon_threadsafe(self._finish, answers)
 
-    def _run_at_once(self, group: _Group) -> None:
-        self._at_once = True
-        try:
-            answers = self._turn(group)
-        except BaseException as error:  # noqa: BLE001 - as in the thread
-            self._failed(error)
-            return
-        finally:
-            self._at_once = False
-        self._finish(answers)
-
     def _turn(self, group: _Group) -> list[tuple[asyncio.Future[Any], Any]]:
         answers: list[tuple[asyncio.Future[Any], Any]] = [
             (future, self._work(partial(job, self._store))) for job, future in group.jobs]
         if group.requests:
-            began_s, now_ms = time.monotonic(), time.time_ns() // 1_000_000
+            now_ms = time.time_ns() // 1_000_000
             replies = self._work(partial(self._store.append, group.requests, now_ms))
-            self._shortcut.took(group.items, time.monotonic() - began_s)
             if isinstance(replies, IndefiniteError):
                 replies = [replies] * len(group.waiting)
             else:
