@@ -75,7 +75,8 @@ class MemoryStore(Contents):
         self.copy_of(_begun(journal.beginning))
         for entry in journal.entries[len(journal.beginning):]:
             self.apply(entry)
-        self._staged = Entry({}, {}, {}, self.retention, ())
+        self._staged = self._nothing()
+        self._purged: tuple[Key, ...] = ()
         if not read_only:
             journal.owner += 1
             journal.commit(self._staged)  # nothing is answered from what was never synced
@@ -101,16 +102,16 @@ class MemoryStore(Contents):
         """
         if self._journal.owner != self._owner:
             raise SupersededError("a successor owns the journal")
-        self._staged = Entry({}, {}, {}, self.retention, ())
+        self._purged = ()
 
     def rollback(self) -> None:
         """Undo the transaction."""
-        self._staged = Entry({}, {}, {}, self.retention, ())
+        self._staged, self._purged = self._nothing(), ()
 
     def load(self, keys: Iterable[Key]) -> dict[Key, Row]:
         """The rows that exist among these."""
         rows = self.rows
-        return {key: rows[key] for key in keys if key in rows and key not in self._staged.purged}
+        return {key: rows[key] for key in keys if key in rows and key not in self._purged}
 
     def value(self, key: str) -> bytes | None:
         """The encoded value of a key of the state, None where it is absent."""
@@ -125,7 +126,7 @@ class MemoryStore(Contents):
         epochs: Mapping[int, int],
     ) -> None:
         """Stage what a batch changed."""
-        self._staged = self._staged._replace(rows=dict(rows), values=dict(values), epochs=dict(epochs))
+        self._staged = Entry(dict(rows), dict(values), dict(epochs), self.retention, self._purged)
 
     def commit(self, rows: Mapping[Key, Row], values: Mapping[str, bytes | None]) -> None:  # noqa: ARG002 - the port
         """Make the batch durable.
@@ -141,14 +142,15 @@ class MemoryStore(Contents):
         """Note what is known of the watermark, and purge below it; returns whether anything changed."""
         joined = self.retention.joined(retention.watermark_ms, retention.exempt)
         end = oldest_id(joined.watermark_ms)
-        purged = tuple(
+        self._purged = tuple([
             key for key, row in self.rows.items()
-            if key[0] < end and row.state is not RowState.PREPARED and key[0] not in joined.exempt)
-        self._staged = self._staged._replace(retention=joined, purged=purged)
-        changed = joined is not self.retention or bool(purged)
-        if joined is not self.retention:
-            self.retention = joined
+            if key[0] < end and row.state is not RowState.PREPARED and key[0] not in joined.exempt])
+        changed = joined is not self.retention or bool(self._purged)
+        self.retention = joined
         return changed
+
+    def _nothing(self) -> Entry:
+        return Entry({}, {}, {}, self.retention, ())
 
 
 def history(entries: Iterable[Any]) -> Iterator[tuple[Key, Row]]:

@@ -9,6 +9,8 @@ from zlib import crc32
 T = TypeVar("T")
 Draw = tuple[str, int]  # which kind of fault, its number-th draw
 _RANGE = 1 << 32
+_MASK = (1 << 64) - 1
+_SEED_FACTOR, _KIND_FACTOR, _NUMBER_FACTOR = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB  # as in splitmix64
 
 
 class Chance:
@@ -22,36 +24,28 @@ class Chance:
         fired: the faults that did happen.
     """
 
-    __slots__ = ("_count", "_seed", "_without", "fired")
+    __slots__ = ("_count", "_salt", "_without", "fired")
 
     def __init__(self, seed: int, without: Collection[Draw] = ()) -> None:
-        self._seed = seed
+        self._salt = seed * _SEED_FACTOR
         self._without = frozenset(without)
         self._count: dict[str, int] = {}
         self.fired: list[Draw] = []
 
     def hits(self, kind: str, probability: float) -> bool:
         """Whether a fault of that kind happens here; it is counted if it does."""
-        if probability <= 0:
+        if probability <= 0 or self._drawn(kind) >= probability * _RANGE:
             return False
-        number = self._count[kind] = self._count.get(kind, 0) + 1
-        if _hash(self._seed, kind, number) >= probability * _RANGE or (kind, number) in self._without:
-            return False
-        self.fired.append((kind, number))
-        return True
+        return self._happens(kind)
 
     def planned(self, kind: str) -> bool:
         """Whether the next planned fault of that kind is to happen; it is counted if it is."""
-        number = self._count[kind] = self._count.get(kind, 0) + 1
-        if (kind, number) in self._without:
-            return False
-        self.fired.append((kind, number))
-        return True
+        self._count[kind] = self._count.get(kind, 0) + 1
+        return self._happens(kind)
 
     def between(self, kind: str, low: int, high: int) -> int:
         """A whole number, both ends included."""
-        number = self._count[kind] = self._count.get(kind, 0) + 1
-        return low + (_hash(self._seed, kind, number) * (high - low + 1) >> 32)
+        return low + (self._drawn(kind) * (high - low + 1) >> 32)
 
     def pick(self, kind: str, options: Sequence[T]) -> T:
         """One of several."""
@@ -61,16 +55,27 @@ class Chance:
         """All of them in an order of chance."""
         return [items[index] for _, index in sorted((self.between(kind, 0, _RANGE), i) for i in range(len(items)))]
 
+    def _drawn(self, kind: str) -> int:
+        """32 bits; of whole numbers only, which every process computes alike."""
+        number = self._count[kind] = self._count.get(kind, 0) + 1
+        mixed = self._salt + _KINDS[kind] + number * _NUMBER_FACTOR & _MASK
+        mixed = (mixed ^ mixed >> 30) * _KIND_FACTOR & _MASK
+        return ((mixed ^ mixed >> 27) * _NUMBER_FACTOR & _MASK) >> 32
 
-_KINDS: dict[str, int] = {}
+    def _happens(self, kind: str) -> bool:
+        draw = (kind, self._count[kind])
+        if draw in self._without:
+            return False
+        self.fired.append(draw)
+        return True
 
 
-def _hash(seed: int, kind: str, number: int) -> int:
-    """32 bits; hashes of whole numbers are the same in every process."""
-    code = _KINDS.get(kind)
-    if code is None:
-        code = _KINDS[kind] = crc32(kind.encode())
-    mixed = (seed * 0x9E3779B97F4A7C15 + code * 0xBF58476D1CE4E5B9 + number * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    mixed = ((mixed ^ (mixed >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-    mixed = ((mixed ^ (mixed >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-    return mixed >> 32
+class _Kinds(dict[str, int]):
+    """A large number for each kind of draw."""
+
+    def __missing__(self, kind: str) -> int:
+        number = self[kind] = crc32(kind.encode()) * _KIND_FACTOR
+        return number
+
+
+_KINDS = _Kinds()

@@ -13,7 +13,7 @@ from orchestrator.saga import Context, decode_plain, encode_plain
 from orchestrator.verdict import Found, Plan, judge, judge_stranger
 
 if TYPE_CHECKING:
-    from orchestrator.app import LedgerReader, LedgerRow
+    from orchestrator.app import LedgerReader, LedgerRow, StepState
     from orchestrator.protocol.records import Begun
     from orchestrator.saga import Saga
     from orchestrator.testing.simulation.client_life import Told
@@ -24,6 +24,7 @@ _FIRST = frozenset({"PREPARED", "REFUSED", "ROLLED_BACK", "DONE"})
 _NEXT = {("PREPARED", "COMMITTED"), ("PREPARED", "ROLLED_BACK")}
 _SETTLED = {Decision.COMMIT: {"COMMITTED", "DONE"}, Decision.ABORT: {"REFUSED", "ROLLED_BACK"}}
 Finding = tuple[str, str]  # the guarantee's letter, what is wrong
+Histories = Mapping[str, "list[StepState]"]  # by service: every state of every step, in the order of writing
 
 
 def findings(world: World) -> Iterator[Finding]:
@@ -32,9 +33,10 @@ def findings(world: World) -> Iterator[Finding]:
     readers = {name: world.stores.read_service(name) for name in world.app.by_service}
     try:
         yield from (("R", text) for text in world.stores.damages())
-        yield from _transitions(world)
+        histories = {name: list(world.stores.history_of(name)) for name in world.app.by_service}
+        yield from _transitions(world, histories)
         yield from _atomicity(world, log, readers)
-        yield from _purged(world, log)
+        yield from _purged(world, log, histories)
         yield from _services({name: reader for name, reader in readers.items() if name in world.worked})
         yield from _answers(world, log)
         yield from _contents(world, log, readers)
@@ -43,11 +45,11 @@ def findings(world: World) -> Iterator[Finding]:
             reader.close()
 
 
-def _transitions(world: World) -> Iterator[Finding]:
+def _transitions(world: World, histories: Histories) -> Iterator[Finding]:
     """M, X: every step goes the way of the ledger's table, and takes each turn once."""
-    for name in world.app.by_service:
+    for name, history in histories.items():
         now: dict[tuple[str, str], str] = {}
-        for row in world.stores.history_of(name):
+        for row in history:
             key = (row.transaction, row.step)
             before = now.get(key)
             legal = row.state in _FIRST if before is None else (before, row.state) in _NEXT
@@ -83,12 +85,12 @@ def _same(state: State) -> State:
     return state
 
 
-def _purged(world: World, log: LogModel) -> Iterator[Finding]:
+def _purged(world: World, log: LogModel, histories: Histories) -> Iterator[Finding]:
     """A, H: what has been purged since had ended as its transaction did; nothing was purged before it had."""
     oldest = oldest_id(log.watermark_ms)
     last: dict[str, dict[tuple[str, str], Found]] = {txn: {} for txn in log.transactions if txn < oldest}
-    for name in world.app.by_service:
-        for row in world.stores.history_of(name):
+    for name, history in histories.items():
+        for row in history:
             if row.transaction < oldest:
                 last.setdefault(row.transaction, {})[name, row.step] = Found(name, row)
     for txn, found in last.items():

@@ -16,7 +16,7 @@ from orchestrator.testing.simulation.schedule import Run, run_schedule, settle
 from orchestrator.testing.simulation.workload import Books, Workload, empty_books
 from orchestrator.testing.simulation.world import World
 
-GC_THRESHOLDS = (200_000, 10, 10)
+GC_THRESHOLDS = (2_000, 20, 1_000)  # what a schedule leaves behind is found while it is still in the cache
 _SHRINK_RUNS_MAX = 400
 
 
@@ -113,7 +113,7 @@ def explore(
     began = time.process_time()
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*GC_THRESHOLDS)  # schedules leave cycles behind, but few
+    gc.set_threshold(*GC_THRESHOLDS)
     for seed in seeds:
         run = simulator.run(seed)
         counts = steps > 1 and run.fired and run.worked

@@ -119,7 +119,9 @@ class JournalStores:
             self._books, entries=entries, decisions=dict(self._world.decisions), ended_ms=self._world.now_ms)
 
     def close(self) -> None:
-        """A journal needs no closing."""
+        """A journal needs no closing; it is let go of, and the world with it."""
+        for journal in self.journals.values():
+            del journal.at
 
     def died(self, life: Life) -> None:
         """A process has died; power may have failed with it."""

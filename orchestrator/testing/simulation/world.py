@@ -10,7 +10,6 @@ import heapq
 import sqlite3
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from orchestrator.config import FaultSettings
@@ -151,11 +150,11 @@ class World:
         self.crash(life, why)
         raise Crashed
 
-    def run_as(self, life: Life | None, action: Callable[[], None]) -> None:
+    def run_as(self, life: Life | None, action: Callable[..., None], *arguments: Any) -> None:
         """Let one process do something, and die of it if it must."""
         before, self._running = self._running, life
         try:
-            action()
+            action(*arguments)
         except Crashed:
             if life is not None:
                 self.crash(life, "crashed")
@@ -300,7 +299,7 @@ class World:
         if life.frozen:
             life.held.append(lambda: self._receive(life, message))
         else:
-            self.run_as(life, partial(self._receive, life, message))
+            self.run_as(life, self._receive, life, message)
 
     def _receive(self, life: Life, message: Message) -> None:
         self.note(message.method, life.name)
