@@ -136,7 +136,8 @@ class ServiceHost:
             if self._spans is not None:
                 self._spans.arrived(commands)
             self._gather([Work(command, peer) for command in commands])
-        return _encode_replies(await self._responder.collect(peer))
+        replies = await self._responder.collect(peer, empty=not batch.commands)
+        return _encode_replies(replies, self._responder.conversation(peer))
 
     async def endpoint(self, host: str) -> bytes:
         """Where a peer on a host can connect, msgpack of `Address`."""
@@ -412,8 +413,8 @@ def _decode_batch(payload: bytes) -> CommandBatch:
     return batch
 
 
-def _encode_replies(replies: list[Reply]) -> bytes:
-    return encode(ReplyBatch(SCHEMA_VERSION, replies))
+def _encode_replies(replies: list[Reply], conversation: str = "") -> bytes:
+    return encode(ReplyBatch(SCHEMA_VERSION, replies, conversation))
 
 
 def _describe(path: Path, transaction: str) -> bytes:

@@ -131,11 +131,15 @@ class Client:
             DefiniteError: E_INVALID_INPUT here; E_UNKNOWN, E_NOT_RESOLVABLE from the handle: nothing was done.
         """
         _checked_identity(None, transaction)
-        if (problem := check_act(who, reason)) is not None:
+        if (problem := check_act(who, reason, step)) is not None:
             raise DefiniteError(ErrorCode.INVALID_INPUT, problem)
         at_ms = time.time_ns() // 1_000_000
         return self._conversation.request(
             "", lambda number: ActRequest(number, kind, transaction, who, reason, at_ms, step), self.cancel_handle)
+
+    def abandon(self, handle: Handle) -> None:
+        """Send what a handle stands for no more: it may have been done, but it is not done later. The handle never settles."""
+        self._conversation.abandon(handle.number)
 
     def cancel_handle(self, handle: Handle) -> Handle:
         """Cancel what a handle stands for."""

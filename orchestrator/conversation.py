@@ -9,13 +9,14 @@ import time
 import uuid
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import uvloop
 
 from orchestrator.errors import ErrorCode, IndefiniteError, OverloadedError, RefusedForNowError
 from orchestrator.exchange import Caller, Port
+from orchestrator.logs import log_event
 from orchestrator.outcome import Handle, from_message
 from orchestrator.protocol.identifiers import partition_of, partition_of_key
 from orchestrator.protocol.messages import (
@@ -73,8 +74,9 @@ class Conversation:
         self._queue: list[Request] = []
         self._lock = threading.Lock()
         self._woken = False
-        self._closed = False
+        self._closed, self._failure = False, ""
         self._loop = uvloop.new_event_loop()
+        self._loop.set_exception_handler(self._bug)
         self._thread = threading.Thread(target=self._run, name="raytx-client", daemon=True)
         self._callers: list[Caller[Request, OutcomeMessage]] = []
         self._thread.start()
@@ -114,8 +116,8 @@ class Conversation:
         handle = Handle(key, number, cancel)
         request = make(number)
         with self._lock:
-            if self._closed:
-                raise IndefiniteError(ErrorCode.UNREACHABLE, "this client is closed")
+            if self._closed or self._failure:
+                raise IndefiniteError(ErrorCode.UNREACHABLE, self._failure or "this client is closed")
             self._handles[number] = handle
             if isinstance(request, SubmitRequest):
                 self._sagas[number] = request.saga
@@ -124,6 +126,15 @@ class Conversation:
         if wake:
             self._loop.call_soon_threadsafe(self._flush)
         return handle
+
+    def abandon(self, number: int) -> None:
+        """Send a request no more, and wait for its answer no more."""
+        with self._lock:
+            self._handles.pop(number, None)
+            self._queue = [request for request in self._queue if request.number != number]
+            closed = self._closed
+        if not closed:
+            self._loop.call_soon_threadsafe(self._forget, number)
 
     def close(self) -> None:
         """Stop; handles still waiting raise IndefiniteError: what they asked for may have happened."""
@@ -143,6 +154,19 @@ class Conversation:
         asyncio.set_event_loop(self._loop)
         self._callers = [self._caller(shard) for shard in range(self._shards)]
         self._loop.run_forever()
+
+    def _bug(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """What nobody has foreseen, in this client or from its shards: whoever waits must not wait for ever."""
+        error = context.get("exception")
+        told = f"this client has failed: {context['message']}" + (f" ({type(error).__name__}: {error})" if error else "")
+        log_event("client_failed", level="ERROR", code=ErrorCode.UNREACHABLE, message=told)
+        if error is None:
+            return
+        with self._lock:
+            self._failure = told
+            handles, self._handles = list(self._handles.values()), {}
+        for handle in handles:
+            handle.settle(None, IndefiniteError(ErrorCode.UNREACHABLE, told))
 
     async def _close(self) -> None:
         for caller in self._callers:
@@ -188,11 +212,11 @@ class Conversation:
             [r for r in requests if isinstance(r, LookupRequest)],
             [r for r in requests if isinstance(r, ActRequest)]))
 
-    def _decode(self, shard: int, answer: bytes) -> list[OutcomeMessage]:
+    def _decode(self, shard: int, answer: bytes) -> tuple[str, list[OutcomeMessage]]:
         batch = _OUTCOMES.decode(answer)
         for saga, full_ms in batch.full_ms.items():  # known before anything was refused
             self._full_until_s[shard, saga] = time.monotonic() + full_ms / 1000
-        return batch.outcomes
+        return batch.conversation, batch.outcomes
 
     def _deliver(self, shard: int, outcomes: list[OutcomeMessage]) -> None:
         for message in outcomes:
@@ -207,6 +231,11 @@ class Conversation:
             handle = self._handles.pop(message.number, None)
             if handle is not None:
                 handle.settle(*from_message(message, handle.key))
+
+    def _forget(self, number: int) -> None:
+        self._sagas.pop(number, None)
+        for caller in self._callers:
+            caller.forget(number)
 
     def _ask_again(self, number: int) -> None:
         for caller in self._callers:

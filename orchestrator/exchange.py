@@ -4,12 +4,14 @@ A caller sends what has gathered in one call and lets the rest gather until that
 beside it only when the first takes unusually long, or is open just to collect what is slow. So a lonely operation waits
 for nobody, batches grow with the load, and nothing is held behind a slow operation. A responder starts the operations
 and answers with whatever is ready. Results of an unanswered call are never lost for good: when a call fails, everything
-outstanding is of unknown outcome and is sent again, which is harmless because every operation is idempotent there.
+outstanding is of unknown outcome and is sent again, which is harmless because every operation is idempotent there. So it is
+when another one answers than before: a responder's successor, or one that has forgotten this caller meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Generic, Protocol, TypeVar
@@ -48,7 +50,7 @@ class Caller(Generic[Op, Result]):
     Args:
         port: the destination.
         encode: makes one call's payload of operations (perhaps none: then the call only collects).
-        decode: results of an answered call.
+        decode: of an answered call: which conversation it belongs to ("" = none), and the results.
         deliver: told the results of every call, in arrival order.
         key: identity of an operation; a newer operation of the same key replaces the older.
         settles: whether a result ends the operation that is outstanding under its key.
@@ -64,7 +66,7 @@ class Caller(Generic[Op, Result]):
         port: Port,
         *,
         encode: Callable[[list[Op]], bytes],
-        decode: Callable[[bytes], list[Result]],
+        decode: Callable[[bytes], tuple[str, list[Result]]],
         deliver: Callable[[list[Result]], None],
         key: Callable[[Op], Hashable],
         settles: Callable[[Result, Op], bool],
@@ -79,6 +81,7 @@ class Caller(Generic[Op, Result]):
         self._outstanding: dict[Hashable, Op] = {}
         self._unsent: dict[Hashable, Op] = {}
         self._calls: set[asyncio.Task[None]] = set()
+        self._conversation = ""
         self._carrying = 0  # calls under way that took operations along
         self._round_s = GATHER_S_MIN  # moving average of what such a call takes
         self._gather_s_max = gather_s_max
@@ -187,22 +190,30 @@ class Caller(Generic[Op, Result]):
         if batch:
             self._round_s += (loop.time() - began_s - self._round_s) / 8
         self._stop_gathering()
-        self._settle(self._decode(answer))
+        self._settle(answer)
 
     def _stop_gathering(self) -> None:
         if self._gathered is not None:
             self._gathered.cancel()
             self._gathered = None
 
-    def _settle(self, results: list[Result]) -> None:
+    def _settle(self, answer: bytes) -> None:
+        conversation, results = self._decode(answer)
         for result in results:
             key = self._key_of_result(result)
             operation = self._outstanding.get(key)
             if operation is not None and self._settles(result, operation):
                 del self._outstanding[key]
                 self._unsent.pop(key, None)
+        if conversation and conversation != self._conversation:
+            if self._conversation:  # whoever answers knows nothing of what was sent before
+                self._send_everything_again()
+            self._conversation = conversation
         if results:
             self._deliver(results)
+
+    def _send_everything_again(self) -> None:
+        self._unsent, self._hurry = dict(self._outstanding), True
 
     async def _reconnect(self, error: IndefiniteError) -> None:
         """One of the failed calls probes until the destination answers, then everything outstanding is sent again.
@@ -211,7 +222,7 @@ class Caller(Generic[Op, Result]):
         """
         if self._broken:
             return
-        self._broken = True
+        self._broken, self._conversation = True, ""
         if self._lost is not None:
             self._lost(error)
         delay = RECONNECT_S_MIN
@@ -224,11 +235,10 @@ class Caller(Generic[Op, Result]):
             if not probe.done() or not isinstance(probe.exception(), IndefiniteError):
                 break
         self._broken = False
-        self._unsent = dict(self._outstanding)
-        self._hurry = True
+        self._send_everything_again()
         self._pump()
         try:
-            self._settle(self._decode(await probe))
+            self._settle(await probe)
         except IndefiniteError as again:
             await self._reconnect(again)
 
@@ -236,9 +246,11 @@ class Caller(Generic[Op, Result]):
 class _Peer(Generic[Result]):
     """What waits for one caller."""
 
-    __slots__ = ("ready", "seen_s", "waiting")
+    __slots__ = ("conversation", "fresh", "ready", "seen_s", "waiting")
 
     def __init__(self) -> None:
+        self.conversation = uuid.uuid4().hex
+        self.fresh = True  # it has not called before
         self.ready: list[Result] = []
         self.waiting: deque[asyncio.Future[list[Result]]] = deque()
         self.seen_s = 0.0
@@ -249,6 +261,9 @@ class Responder(Generic[Result]):
 
     `busy` is true while a batch is being made durable: then a newer call does not make an older one return empty,
     because results are about to be ready.
+
+    A conversation is what this responder knows of one caller, from the caller's first call until it is forgotten. Answers name
+    it, so that a caller learns that what it sent before is not known any more.
     """
 
     def __init__(self) -> None:
@@ -263,13 +278,24 @@ class Responder(Generic[Result]):
             self._peers[peer_name] = _Peer()
             self._peers[peer_name].seen_s = now_s
 
-    async def collect(self, peer_name: str) -> list[Result]:
-        """Results for this caller: as soon as there are some, or empty when a newer call came or the hold is over."""
+    def conversation(self, peer_name: str) -> str:
+        """The name of what is being said to a caller, "" where nothing is."""
+        peer = self._peers.get(peer_name)
+        return "" if peer is None else peer.conversation
+
+    async def collect(self, peer_name: str, *, empty: bool = False) -> list[Result]:
+        """Results for this caller: as soon as there are some, or empty when a newer call came or the hold is over.
+
+        Args:
+            peer_name: the caller's.
+            empty: whether the call brought no operation: of one that has not called before, there is nothing to wait for.
+        """
         loop = asyncio.get_running_loop()
         self.open(peer_name)
         peer = self._peers[peer_name]
         peer.seen_s = loop.time()
-        if peer.ready:
+        fresh, peer.fresh = peer.fresh, False
+        if peer.ready or (fresh and empty):
             ready, peer.ready = peer.ready, []
             return ready
         waiter: asyncio.Future[list[Result]] = loop.create_future()

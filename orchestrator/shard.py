@@ -116,8 +116,8 @@ class Shard:
             self._take_in(batch)
         except Exception as error:  # noqa: BLE001 - half of the batch may be taken in: start again from what is durable
             self._bug(asyncio.get_running_loop(), {"exception": error})
-        outcomes = await self._clients.collect(batch.client)
-        return encode(OutcomeBatch(SCHEMA_VERSION, outcomes, self._core.full_ms))
+        outcomes = await self._clients.collect(batch.client, empty=batch.empty)
+        return encode(OutcomeBatch(SCHEMA_VERSION, outcomes, self._core.full_ms, self._clients.conversation(batch.client)))
 
     def _take_in(self, batch: ClientBatch) -> None:
         now_ms = self._now_ms()
@@ -172,10 +172,14 @@ class Shard:
         return msgspec.msgpack.encode({
             "role": "orchestrator", "name": self._name, "pid": os.getpid(), "node": socket.gethostname(),
             "epoch": max(self._core.epochs.values(), default=0) if serving else 0, "state": self._state,
-            "restarts": self._restarts, "detail": {"open": self._core.open_count if serving else 0},
+            "restarts": self._restarts, "detail": self._detail() if serving else {"open": 0},
             "figures": self._figures(),
             "breakers": {name: report._asdict() for name, report in self._core.breakers.items()} if serving else {},
         })
+
+    def _detail(self) -> dict[str, int]:
+        draining_ms = self._core.drain_until_ms - self._now_ms()
+        return {"open": self._core.open_count} | ({"draining_ms": draining_ms} if draining_ms > 0 else {})
 
     def _figures(self) -> dict[str, Any]:
         if self._state != "serving":
@@ -245,7 +249,7 @@ class Shard:
         return Caller(
             self._way_to(service_actor(service), "exchange"),
             encode=self._encode_commands,
-            decode=lambda answer: _REPLIES.decode(answer).replies,
+            decode=_decode_replies,
             deliver=received,
             key=lambda command: (command.transaction, command.step),
             settles=_settles,
@@ -439,3 +443,8 @@ def _retry_all(batch: ClientBatch) -> list[OutcomeMessage]:
 
 def _not_now(number: int, why: str) -> OutcomeMessage:
     return OutcomeMessage(number, "", OutcomeStatus.RETRY, [], ErrorCode.NOT_READY, why)
+
+
+def _decode_replies(answer: bytes) -> tuple[str, list[Reply]]:
+    batch = _REPLIES.decode(answer)
+    return batch.conversation, batch.replies

@@ -117,7 +117,7 @@ class Operator:
             raise DefiniteError(ErrorCode.INVALID_INPUT, "reason: say on what grounds the step is resolved")
         (selected,) = self.select([transaction])
         handle = self._client.act(ActKind.RESOLVE, transaction, who=who, reason=reason, step=step)
-        return _told(ActKind.RESOLVE, selected, handle, self._timeout_s)
+        return self._told(ActKind.RESOLVE, selected, handle, self._timeout_s)
 
     def pause(self, *, saga: str | None = None, service: str | None = None, who: str, reason: str) -> bool:
         """Keep new transactions of a saga, or those that need a service, out until it is resumed; open ones go on.
@@ -162,8 +162,22 @@ class Operator:
         handles = [self._client.act(kind, one.transaction, who=who, reason=reason) for one in selected]
         until_s = time.monotonic() + self._timeout_s
         return [
-            _told(kind, one, handle, max(until_s - time.monotonic(), 0.001))
+            self._told(kind, one, handle, max(until_s - time.monotonic(), 0.001))
             for one, handle in zip(selected, handles, strict=True)]
+
+    def _told(self, kind: ActKind, selected: Selected, handle: Handle, timeout_s: float) -> Acted:
+        try:
+            outcome = handle.outcome(timeout_s)
+        except DefiniteError as error:
+            return _as(selected, Done.REFUSED, error.code, error.message)
+        except IndefiniteError as error:
+            self._client.abandon(handle)  # whoever is told that it is unknown may want something else by tomorrow
+            return _as(selected, Done.UNKNOWN, error.code, error.message)
+        if outcome.status is OutcomeKind.OPEN:
+            return _as(selected, Done.DONE, "", outcome.message)
+        if kind is ActKind.CANCEL and outcome.status is OutcomeKind.ABORTED:
+            return _as(selected, Done.DONE, outcome.code, outcome.message)
+        return _as(selected, Done.REFUSED, ErrorCode.TOO_LATE, f"it is decided: {outcome.status}")
 
     def _change_pause(self, kind: ActKind, saga: str | None, service: str | None, who: str, reason: str) -> bool:
         self._check_pause(kind, saga, service, who, reason)
@@ -219,20 +233,6 @@ def _within(selection: Selection, state: str) -> Selection:
     if isinstance(selection, TransactionQuery) and selection.state is None:
         return msgspec.structs.replace(selection, state=state)
     return selection
-
-
-def _told(kind: ActKind, selected: Selected, handle: Handle, timeout_s: float) -> Acted:
-    try:
-        outcome = handle.outcome(timeout_s)
-    except DefiniteError as error:
-        return _as(selected, Done.REFUSED, error.code, error.message)
-    except IndefiniteError as error:
-        return _as(selected, Done.UNKNOWN, error.code, error.message)
-    if outcome.status is OutcomeKind.OPEN:
-        return _as(selected, Done.DONE, "", outcome.message)
-    if kind is ActKind.CANCEL and outcome.status is OutcomeKind.ABORTED:
-        return _as(selected, Done.DONE, outcome.code, outcome.message)
-    return _as(selected, Done.REFUSED, ErrorCode.TOO_LATE, f"it is decided: {outcome.status}")
 
 
 def _as(selected: Selected, done: Done, code: Any = "", message: str = "") -> Acted:

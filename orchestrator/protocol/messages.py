@@ -79,6 +79,7 @@ class ReplyBatch(Wire, frozen=True):
 
     schema: int
     replies: list[Reply]
+    conversation: str = ""  # see `orchestrator.exchange.Responder`
 
 
 class Inquiry(Wire, frozen=True):
@@ -148,6 +149,11 @@ class ClientBatch(Wire, frozen=True):
     lookups: list[LookupRequest] = []
     acts: list[ActRequest] = []
 
+    @property
+    def empty(self) -> bool:
+        """Whether it asks for nothing, but for what is ready."""
+        return not (self.submits or self.cancels or self.lookups or self.acts)
+
 
 class OutcomeStatus(IntEnum):
     """What became of a request of a client."""
@@ -187,3 +193,4 @@ class OutcomeBatch(Wire, frozen=True):
     schema: int
     outcomes: list[OutcomeMessage]
     full_ms: dict[str, int] = {}
+    conversation: str = ""  # see `orchestrator.exchange.Responder`

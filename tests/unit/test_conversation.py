@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from orchestrator.conversation import Conversation
-from orchestrator.errors import OverloadedError, RefusedForNowError
+from orchestrator.errors import ErrorCode, IndefiniteError, OverloadedError, RefusedForNowError
 from orchestrator.outcome import Handle
 from orchestrator.protocol.identifiers import partition_of_key
 from orchestrator.protocol.messages import (
@@ -32,6 +32,7 @@ class Shard:
         self.full_ms: dict[str, int] = {}
         self.submits: list[SubmitRequest] = []
         self.gone = asyncio.Event()
+        self.breaks = False  # whether whoever waits for an answer is told that the connection broke
 
     async def call(self, payload: bytes) -> bytes:
         batch = msgspec.msgpack.decode(payload, type=ClientBatch)
@@ -39,6 +40,8 @@ class Shard:
         answers = [answer for submit in batch.submits if (answer := self.answer(submit)) is not None]
         if not answers:
             await self.gone.wait()
+            if self.breaks:
+                raise IndefiniteError(ErrorCode.UNREACHABLE, "the connection broke")
         return msgspec.msgpack.encode(OutcomeBatch(SCHEMA_VERSION, answers, self.full_ms))
 
 
@@ -147,3 +150,31 @@ def test_what_waits_is_bounded_and_questions_still_go_through(talk) -> None:
     assert conversation.waiting == 3
     conversation.request("k1", lambda number: LookupRequest(number, "k1"), lambda handle: handle)
     assert conversation.waiting == 4
+
+
+def test_what_was_given_up_is_not_sent_again(talk) -> None:
+    shard = Shard(silent)
+    shard.breaks = True
+    conversation = talk(shard)
+    handles = [submit(conversation, key) for key in ("given up", "kept")]
+    while len(shard.submits) < len(handles):
+        time.sleep(0.001)  # what is sent tells nobody
+    conversation.abandon(handles[0].number)
+    assert conversation.waiting == 1
+    shard.answer = committed
+    conversation._loop.call_soon_threadsafe(shard.gone.set)
+    assert handles[1].outcome(10).committed
+    assert [one.key for one in shard.submits].count("given up") == 1
+
+
+def test_an_answer_that_nobody_can_read_leaves_nobody_waiting(talk) -> None:
+    class Newer(Shard):
+        async def call(self, payload: bytes) -> bytes:
+            return b"\xc1"
+
+    conversation = talk(Newer(silent))
+    handle = submit(conversation, "k")
+    with pytest.raises(IndefiniteError, match="this client has failed"):
+        handle.outcome(10)
+    with pytest.raises(IndefiniteError, match="this client has failed"):
+        submit(conversation, "again")

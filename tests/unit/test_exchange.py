@@ -31,7 +31,14 @@ class Port:
         self.calls.append(ops)
         self.arrived.set()
         self.arrived = asyncio.Event()
-        return repr([tuple(r) for r in await self.responder.collect("peer")]).encode()
+        responder = self.responder
+        results = await responder.collect("peer", empty=not ops)
+        return repr((responder.conversation("peer"), [tuple(r) for r in results])).encode()
+
+
+def decoded(answer: bytes) -> tuple[str, list[Op]]:
+    conversation, results = eval(answer.decode())
+    return conversation, [Op(*pair) for pair in results]
 
 
 def caller_of(
@@ -39,7 +46,7 @@ def caller_of(
 ) -> Caller[Op, Op]:
     return Caller(
         port, encode=lambda ops: repr([tuple(o) for o in ops]).encode(),
-        decode=lambda answer: [Op(*pair) for pair in eval(answer.decode())],
+        decode=decoded,
         deliver=delivered.extend, key=lambda o: o.key, settles=lambda r, o: r.attempt >= o.attempt,
         key_of_result=lambda r: r.key, lost=None if lost is None else lost.append, **more)
 
@@ -197,3 +204,46 @@ async def test_callers_that_are_gone_are_forgotten(monkeypatch) -> None:
     await asyncio.sleep(0.05)
     responder.open("new")
     assert list(responder._peers) == ["new"]
+
+
+async def test_a_successor_that_answers_is_sent_everything_again() -> None:
+    """The predecessor answered the call that was open, and died: no call has failed."""
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered)
+    caller.send([Op("a"), Op("b")])
+    await until(lambda: port.calls)
+    predecessor, port.responder = port.responder, Responder()
+    predecessor.put("peer", [Op("a")])
+    await until(lambda: len(port.calls) == 3)
+    assert port.calls == [[Op("a"), Op("b")], [], [Op("b")]]
+    port.responder.put("peer", [Op("b")])
+    await until(lambda: not caller.outstanding)
+    assert delivered == [Op("a"), Op("b")]
+    await caller.close()
+
+
+async def test_a_successor_that_is_sent_something_new_is_sent_the_rest_once_it_answers() -> None:
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered)
+    caller.send([Op("a"), Op("b")])
+    await until(lambda: port.calls)
+    predecessor, port.responder = port.responder, Responder()
+    caller.send([Op("c")])
+    predecessor.put("peer", [Op("a")])
+    await until(lambda: len(port.calls) == 2)
+    port.responder.put("peer", [Op("c")])
+    await until(lambda: len(port.calls) == 3)
+    assert port.calls[1:] == [[Op("c")], [Op("b")]]
+    await caller.close()
+
+
+async def test_a_responder_that_has_forgotten_its_caller_is_sent_everything_again(monkeypatch) -> None:
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered)
+    caller.send([Op("a"), Op("b")])
+    await until(lambda: port.calls)
+    port.responder.put("peer", [Op("a")])
+    await until(lambda: len(port.calls) == 2)
+    port.responder.drop("peer")  # as somebody who was not heard of for too long
+    await until(lambda: [Op("b")] in port.calls)
+    await caller.close()
