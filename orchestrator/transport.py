@@ -35,6 +35,7 @@ from orchestrator.protocol.records import (
 
 LOG_ACTOR = "log"
 CALL_S_MAX = 30.0
+INQUIRE_S_MAX = 3.0
 
 K = TypeVar("K")
 T = TypeVar("T")
@@ -219,7 +220,8 @@ class RemoteOwners:
     async def ask(self, inquiries: list[Inquiry]) -> list[Command]:
         """What to do with prepared rows that nobody has been heard of: grouped by the shard that the log names.
 
-        Whoever is silent takes no other one's answers along: what only they know is asked again later.
+        Whoever is silent takes no other one's answers along, and does not keep them for long: what only they know is asked
+        again later.
 
         Raises:
             IndefiniteError: nobody answered.
@@ -255,7 +257,11 @@ class RemoteOwners:
         method = self._shards.get(shard)
         if method is None:
             method = self._shards[shard] = self._way_to(shard_actor(shard), "inquire")
-        return _COMMANDS.decode(await method.call(msgspec.msgpack.encode(inquiries)))
+        try:
+            async with asyncio.timeout(INQUIRE_S_MAX):
+                return _COMMANDS.decode(await method.call(msgspec.msgpack.encode(inquiries)))
+        except TimeoutError:
+            raise IndefiniteError(ErrorCode.UNREACHABLE, f"{shard_actor(shard)} did not answer in time") from None
 
 
 async def _answered(calls: Mapping[K, Awaitable[T]], silent: list[IndefiniteError]) -> dict[K, T]:

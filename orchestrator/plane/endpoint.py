@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hmac
 import os
 import secrets
@@ -18,6 +19,7 @@ from orchestrator.errors import RaytxError
 from orchestrator.logs import log_event
 from orchestrator.ownership import boot_id
 from orchestrator.plane.frames import (
+    ENVELOPE_BYTES,
     FRAME_BYTES_MAX,
     HELLO_BYTES_MAX,
     HELLOS,
@@ -28,6 +30,7 @@ from orchestrator.plane.frames import (
     FrameError,
     Request,
     Response,
+    bound_silence,
     decode,
     encode,
     frame,
@@ -71,13 +74,19 @@ class Endpoint:
         Args:
             host: what `this_host` is there.
 
-        Raises:
-            OSError: nothing can be listened to.
+        Where nothing can be listened to just now, it is nowhere, and calls go through Ray.
         """
         here = host == this_host()
         if here not in self._listening:
             self._listening[here] = asyncio.get_running_loop().create_task(self._listen(here=here))
-        server = await asyncio.shield(self._listening[here])
+        listening = self._listening[here]
+        try:
+            server = await asyncio.shield(listening)
+        except OSError as error:
+            log_event("not_listening", level="WARNING", message=f"nobody can connect for now: {error}")
+            if self._listening.get(here) is listening:
+                del self._listening[here]  # whoever asks next has it tried again
+            return encode(Address(self.incarnation, self.token))
         if here:
             return encode(Address(self.incarnation, self.token, path=self._path))
         name, port = server.sockets[0].getsockname()[:2]
@@ -85,8 +94,9 @@ class Endpoint:
 
     async def close(self) -> None:
         """Listen no more and end all connections."""
-        for listening in self._listening.values():
-            (await listening).close()
+        for listening in list(self._listening.values()):
+            with contextlib.suppress(OSError):
+                (await listening).close()
         for session in list(self._sessions):
             session.end()
 
@@ -130,6 +140,7 @@ class _Session(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for a `Hello`, not for long."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
+        bound_silence(self._transport)
         self._endpoint.opened(self)
         self._endpoint.strangers += 1
         self._patience = asyncio.get_running_loop().call_later(HELLO_S_MAX, self._refuse, "silent")
@@ -194,8 +205,9 @@ class _Session(asyncio.Protocol):
             log_event("call_failed", level="ERROR", status=request.method, message=told)
             response = Response(request.number, done=False, answer=told.encode())
         if not self._transport.is_closing():
-            sent = frame(response)
-            self._transport.write(sent if len(sent) <= FRAME_BYTES_MAX else frame(_too_long(request.number, len(sent))))
+            length = len(response.answer)
+            fits = length <= FRAME_BYTES_MAX - ENVELOPE_BYTES
+            self._transport.write(frame(response if fits else _too_long(request.number, length)))
 
     def _refuse(self, reason: str) -> None:
         if not self._transport.is_closing():

@@ -13,6 +13,7 @@ from orchestrator.logs import log_event
 from orchestrator.plane.endpoint import is_own, this_host
 from orchestrator.plane.frames import (
     ADDRESSES,
+    ENVELOPE_BYTES,
     FRAME_BYTES_MAX,
     RESPONSES,
     SCHEMA_VERSION,
@@ -23,6 +24,7 @@ from orchestrator.plane.frames import (
     Payload,
     Request,
     Response,
+    bound_silence,
     decode,
     frame,
 )
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 CONNECT_S_MAX = 3.0
 INDIRECT_S = 10.0  # what cannot go over a connection is called through Ray for so long before that is tried again
-TCP_SILENCE_MS_MAX = 10_000  # what was sent and is not acknowledged for so long ends a connection: see tcp(7)
-_ENVELOPE_BYTES = 1_024  # more than a frame adds to its payload
 
 
 class Plane:
@@ -90,7 +90,7 @@ class DirectMethod:
         Raises:
             IndefiniteError: E_UNREACHABLE; it may or may not have been executed.
         """
-        small = not isinstance(payload, bytes) or len(payload) <= FRAME_BYTES_MAX - _ENVELOPE_BYTES
+        small = not isinstance(payload, bytes) or len(payload) <= FRAME_BYTES_MAX - ENVELOPE_BYTES
         session = await self._link.session() if small and time.monotonic() >= self._indirect_until_s else None
         if session is None:
             return await self._through_ray.call(payload)
@@ -181,7 +181,7 @@ class _Session(asyncio.Protocol):
         """Calls can be made from now on, unless it is somebody else's process that listens there."""
         self._transport = cast("asyncio.Transport", transport)  # uvloop's is none by inheritance
         if is_own(transport):
-            _bound_silence(self._transport)
+            bound_silence(self._transport)
             self.open = True
         else:
             self._transport.abort()
@@ -252,21 +252,12 @@ async def _open(address: Address, session: _Session) -> None:
         except OSError:
             sock.close()
             raise
-    else:
+    elif address.host:
         await loop.create_connection(lambda: session, address.host, address.port)
+    else:
+        raise OSError("it listens nowhere")
     if not session.open:
         raise ConnectionRefusedError("another user's process listens there")
-
-
-def _bound_silence(transport: asyncio.Transport) -> None:
-    """Notice within seconds that a host is gone or cut off, instead of within what TCP allows: a quarter of an hour."""
-    sock = transport.get_extra_info("socket")
-    if sock.family == socket.AF_UNIX:
-        return
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_SILENCE_MS_MAX // 2_000)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_SILENCE_MS_MAX)
 
 
 def _unreachable(actor: str, why: str) -> IndefiniteError:

@@ -109,3 +109,17 @@ async def test_an_actor_is_looked_up_once_for_all_calls_that_wait(monkeypatch):
     assert [type(one) for one in missed] == [IndefiniteError] * 20
     assert await asyncio.gather(*(port.call(b"%d" % n) for n in range(20))) == [b"%d" % n for n in range(20)]
     assert looked_up == [("log", "space")] * 2
+
+
+async def test_a_shard_that_is_stopped_does_not_keep_the_others_for_long(monkeypatch):
+    monkeypatch.setattr("orchestrator.transport.INQUIRE_S_MAX", 0.05)
+    deployment = Deployment()
+
+    def port(actor, method):
+        if actor == "shard-1":
+            return SimpleNamespace(call=lambda _payload: asyncio.Event().wait())
+        return deployment.port(actor, method)
+
+    async with asyncio.timeout(5):
+        (command,) = await RemoteOwners(port).ask([inquiry(0), inquiry(1)])
+    assert partition_of(command.transaction) == 0

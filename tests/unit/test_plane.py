@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from orchestrator.plane.frames import (
     ADDRESSES,
     HELLO_BYTES_MAX,
     SCHEMA_VERSION,
+    TCP_SILENCE_MS_MAX,
     Address,
     Hello,
     Request,
@@ -206,6 +208,53 @@ async def test_what_cannot_be_connected_to_is_called_through_ray_for_a_while(mon
     monkeypatch.setattr(actor.endpoint, "address", lambda _host: asyncio.sleep(0, msgspec.msgpack.encode(lost)))
     assert [await plane("log", "echo").call(b"%d" % n) for n in range(3)] == [b"0", b"1", b"2"]
     assert ray.calls == ["endpoint", "echo", "echo", "echo"]
+    await actor.endpoint.close()
+
+
+async def test_an_actor_that_could_not_listen_once_is_called_through_ray_and_listens_later(monkeypatch):
+    actor = Actor()
+    ray = Introduction(actor)
+    plane = Plane(ray)
+    listen, failures = Endpoint._listen, [OSError(24, "too many open files")]
+
+    async def fails_once(self, *, here):
+        if failures:
+            raise failures.pop()
+        return await listen(self, here=here)
+
+    monkeypatch.setattr(Endpoint, "_listen", fails_once)
+    monkeypatch.setattr("orchestrator.plane.link.INDIRECT_S", 0.0)
+    assert await plane("log", "echo").call(b"1") == b"1"
+    assert ray.calls == ["endpoint", "echo"]
+    assert await plane("log", "echo").call(b"2") == b"2"
+    assert ray.calls == ["endpoint", "echo", "endpoint"]
+    plane.close()
+    await actor.endpoint.close()
+
+
+async def test_an_answer_that_cannot_even_be_written_is_told_as_too_long(meeting, monkeypatch):
+    *_, plane = meeting
+
+    def short(message):
+        if len(getattr(message, "answer", b"")) > 5_000:
+            raise OverflowError("int too big to convert")
+        return frame(message)
+
+    monkeypatch.setattr("orchestrator.plane.endpoint.FRAME_BYTES_MAX", 5_000)
+    monkeypatch.setattr("orchestrator.plane.endpoint.frame", short)
+    with pytest.raises(IndefiniteError, match="too long"):
+        await plane("log", "long").call(b"9999")
+
+
+async def test_both_sides_notice_that_a_host_is_gone(monkeypatch):
+    actor = Actor()
+    plane = Plane(Introduction(actor, here=False))
+    assert await plane("log", "echo").call(b"x") == b"x"
+    (session,) = actor.endpoint._sessions
+    sock = session._transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == TCP_SILENCE_MS_MAX
+    plane.close()
     await actor.endpoint.close()
 
 
