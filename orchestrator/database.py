@@ -22,7 +22,7 @@ from orchestrator.mark import Mark, mark_path
 from orchestrator.migration import FIRST_SCHEMA, MigrationError, incompatible, migrate, refuse_newer
 from orchestrator.ownership import HeldError
 from orchestrator.protocol.counts import BOUNDS_OF_COMMITS_MS, Histogram
-from orchestrator.rescue import UnrescuedError, has_failed, is_io_error, note_failure, rescue, rescued_path
+from orchestrator.rescue import UnrescuedError, has_failed, is_io_error, lacks_index, note_failure, rescue, rescued_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if is_full(error) or is_io_error(error):
+        if _may_pass(error):
             raise
         raise _unreadable(path, error) from error
 
@@ -172,6 +172,8 @@ class OwnedDatabase:
             self._mark.write(sequence)
         except (sqlite3.Error, OSError) as error:
             self._note(error)
+            if lacks_index(error):
+                self._ballast.release(error)  # the successor needs the room
             raise
         self.commit_ms.observe((time.perf_counter() - began_s) * 1_000)
 
@@ -273,8 +275,8 @@ def _own(path: Path, files: Files) -> Lock:
     except HeldError as error:
         raise refused(path, f"another process owns it: {error}") from error
     except OSError as error:
-        if is_full(error) or is_io_error(error):
-            raise  # may be over soon
+        if _may_pass(error):
+            raise
         raise unusable(path, error) from error
 
 
@@ -306,8 +308,15 @@ def _connect(path: Path, files: Files) -> sqlite3.Connection:
             connection.execute(pragma)
     except sqlite3.Error as error:
         connection.close()
+        if _may_pass(error):
+            raise
         raise _unreadable(path, error) from error
     return connection
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether it may be over soon: the database is opened again."""
+    return is_full(error) or is_io_error(error) or lacks_index(error)
 
 
 def _unreadable(path: Path, error: sqlite3.Error) -> DefiniteError:
@@ -360,6 +369,8 @@ def _check_pages(connection: sqlite3.Connection, path: Path, files: Files) -> No
             return
         (answer,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.Error as error:
+        if _may_pass(error):
+            raise
         raise _unreadable(path, error) from error
     if answer != "ok":
         raise refused(path, f"it is damaged: {answer}")

@@ -30,16 +30,25 @@ if TYPE_CHECKING:
 
 _CHUNK: Final = 1 << 20
 _SIDES: Final = ("-wal", "-shm", "-journal")
+_NO_INDEX: Final = frozenset({sqlite3.SQLITE_IOERR_SHMSIZE, sqlite3.SQLITE_IOERR_SHMMAP, sqlite3.SQLITE_IOERR_SHMOPEN})
 
 
 class UnrescuedError(Exception):
     """What is read cannot be copied, or the copy is damaged: the message says why."""
 
 
+def lacks_index(error: BaseException) -> bool:
+    """Whether it is the index of the write-ahead log that has found no room, or could not be had: it holds no data.
+
+    Of unknown outcome all the same: SQLite extends it when the commit is in the write-ahead log already.
+    """
+    return getattr(error, "sqlite_errorcode", 0) in _NO_INDEX
+
+
 def is_io_error(error: BaseException) -> bool:
     """Whether the disk failed, so that pages may be taken for clean that are not on it."""
     if isinstance(error, sqlite3.Error):
-        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR and not lacks_index(error)
     return isinstance(error, OSError) and error.errno == errno.EIO
 
 
@@ -91,19 +100,28 @@ def rescue(files: Files, path: Path) -> bool:
 
 def _copy(files: Files, path: Path) -> None:
     draft = path.with_name(path.name + ".rescue")
-    for suffix in ("", *_SIDES):
-        files.remove(_beside(draft, suffix))
-    for suffix in ("", "-wal"):
-        if files.identity(_beside(path, suffix)):
-            _copy_bytes(files, _beside(path, suffix), _beside(draft, suffix))
-    _fold(files, draft)
-    file = files.open(draft)
+    _remove(files, draft)
     try:
-        file.sync()
-    finally:
-        file.close()
+        for suffix in ("", "-wal"):
+            if files.identity(_beside(path, suffix)):
+                _copy_bytes(files, _beside(path, suffix), _beside(draft, suffix))
+        _fold(files, draft)
+        file = files.open(draft)
+        try:
+            file.sync()
+        finally:
+            file.close()
+    except (sqlite3.Error, OSError):
+        with contextlib.suppress(OSError):  # others need the room meanwhile
+            _remove(files, draft)
+        raise
     files.rename(draft, rescued_path(path))
     files.sync_directory(path.parent)
+
+
+def _remove(files: Files, draft: Path) -> None:
+    for suffix in ("", *_SIDES):
+        files.remove(_beside(draft, suffix))
 
 
 def _copy_bytes(files: Files, source: Path, target: Path) -> None:

@@ -27,6 +27,7 @@ from orchestrator.plane.endpoint import Endpoint
 from orchestrator.protocol.identifiers import is_id
 from orchestrator.protocol.messages import ActKind
 from orchestrator.protocol.records import RECORD_SCHEMA, Act, AppendRequest, LoadRequest, TakeRequest
+from orchestrator.rescue import lacks_index
 from orchestrator.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -241,7 +242,7 @@ class TransactionLog:
                     LogStore, self._directory.log_path, self._spec.run, self._settings.retention_ms,
                     expected_uuid=expected)
             except (sqlite3.Error, OSError) as error:
-                if not is_full(error):
+                if not is_full(error) and not lacks_index(error):
                     raise
                 if not self._detail:
                     log_event("disk_full", level="ERROR", code=ErrorCode.NOT_READY, message=str(error))

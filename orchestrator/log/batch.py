@@ -59,6 +59,17 @@ _INSERT_RESOLUTION = "INSERT INTO resolutions VALUES (?, ?, ?, ?)"
 _DELETE_RESOLUTION = "DELETE FROM resolutions WHERE txn = ? AND step = ?"
 
 
+LAG_MS_MAX = 60_000  # by which a shard's clock may be behind the log's
+
+
+def ended_at_ms(record: Ended, now_ms: int) -> int:
+    """When a transaction ended, Unix ms: what its shard says, unless that clock is far behind.
+
+    Retention counts from then, by the log's clock: a key must not be forgotten as soon as it has ended.
+    """
+    return record.at_ms if record.at_ms >= now_ms - LAG_MS_MAX else now_ms
+
+
 class Owner(NamedTuple):
     """Who owns a partition."""
 
@@ -201,7 +212,7 @@ class Batch:
             self._rows[_PARK].append((0, record.transaction))
         committed = transaction.decided.decision is Decision.COMMIT
         state = State.COMMITTED if committed else State.ABORTED
-        self._rows[_END].append((state.value, self._store(record), record.at_ms, record.transaction))
+        self._rows[_END].append((state.value, self._store(record), ended_at_ms(record, self._now_ms), record.transaction))
         self._ended[record.transaction] = transaction.decided
         del self._open[record.transaction]
         if transaction.unsettled:

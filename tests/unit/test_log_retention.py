@@ -217,3 +217,18 @@ def test_damage_of_kept_records_is_found(compacted: tuple[Log, str], damage: str
         connection.execute(damage.format(young=make_id(NOW + 59_000, 7, 0, 0)))
     connection.close()
     assert problem.format(parked=parked) in problems(log)
+
+
+def test_a_key_is_remembered_for_the_retention_period_though_its_shards_clock_was_behind(log: Log) -> None:
+    """The machine slept for days, and the shard's clock with it."""
+    log.retention_ms = DAY
+    log.reopen()
+    log.take()
+    now_ms = NOW + 10 * DAY
+    log.append(now_ms=now_ms)  # the watermark rises
+    txn = log.id(now_ms)
+    log.append(begun(txn, "k"), decided(txn, COMMIT), Ended(txn, NOW + DAY), now_ms=now_ms)
+    for later_ms in (60_000, 120_000, DAY // 2):
+        log.store.purge(now_ms + later_ms, 1_000)
+        (again,) = log.append(begun(log.id(now_ms + later_ms), "k"), now_ms=now_ms + later_ms)
+        assert again.status.name == "BOUND"

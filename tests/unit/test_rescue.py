@@ -13,7 +13,7 @@ from orchestrator.creation import create_database
 from orchestrator.database import OwnedDatabase, open_reader
 from orchestrator.errors import DefiniteError
 from orchestrator.mark import mark_path, read_mark
-from orchestrator.rescue import has_failed, is_io_error, rescue, rescued_path
+from orchestrator.rescue import has_failed, is_io_error, lacks_index, rescue, rescued_path
 from orchestrator.testing.disk.storage import Crashed, SimulatedDisk
 
 if TYPE_CHECKING:
@@ -164,8 +164,11 @@ def test_a_full_disk_makes_a_rescue_wait_and_harms_nothing() -> None:
     disk = new_disk()
     failed_at_commit(disk)
     disk.capacity = disk.used + 5_000
+    used = disk.used
     with pytest.raises(OSError, match="No space left"):
         opened(disk)
+    assert disk.used <= used  # nothing of the copy stays: others need what room there is
+    assert disk.find("/data/shop.sqlite.rescue") is None
     disk.capacity = None
     opened(disk).close()
     assert "pen" in items(PATH, disk.files)
@@ -202,3 +205,11 @@ def test_a_directory_that_was_not_synced_is_noticed_though_sqlite_does_not(seed:
 ])
 def test_which_errors_call_for_a_rescue(error: Exception, expected: bool) -> None:
     assert is_io_error(error) is expected
+
+
+def test_an_index_of_the_log_that_found_no_room_is_no_failed_disk() -> None:
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_SHMSIZE
+    assert (is_io_error(error), lacks_index(error)) == (False, True)
+    error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+    assert (is_io_error(error), lacks_index(error)) == (True, False)

@@ -75,6 +75,7 @@ class LogModel:
         self.keys: dict[str, str] = {}
         self.newest: dict[int, tuple[str, int]] = {}  # shard: incarnation, sequence
         self.watermark_ms = 0
+        self._now_ms = 0
         self.acts: list[Act] = []
         self.pauses = NOTHING_PAUSED
 
@@ -116,6 +117,7 @@ class LogModel:
 
     def retain(self, now_ms: int, retention_ms: int) -> None:
         """Raise the watermark and forget what ended before it."""
+        self._now_ms = now_ms
         candidate = now_ms - retention_ms
         if candidate <= self.watermark_ms:
             return
@@ -176,7 +178,7 @@ class LogModel:
             if entry.decided is None:
                 entry.decided, entry.progress = record, True
         elif isinstance(record, Ended):
-            entry.ended, entry.parked = record.at_ms, {}
+            entry.ended, entry.parked = self._end_ms(record.at_ms), {}
         elif record.code != entry.codes.get(record.step, ""):
             entry.codes[record.step], entry.progress = record.code, True
             entry.parked.pop(record.step, None)
@@ -229,8 +231,12 @@ class LogModel:
         if bound is None:
             entry.decided = Decided(
                 record.transaction, Decision.ABORT, record.at_ms, "E_CANCELLED", "cancelled before it was submitted")
-            entry.ended = record.at_ms
+            entry.ended = self._end_ms(record.at_ms)
         return AppendResult(AppendStatus.STORED, entry.decided)
+
+    def _end_ms(self, at_ms: int) -> int:
+        """Retention counts from the end, by the log's clock: what is more than a minute behind it is taken for now."""
+        return self._now_ms if at_ms < self._now_ms - 60_000 else at_ms
 
     def _state(self, entry: Entry) -> State:
         if entry.decided is None:
