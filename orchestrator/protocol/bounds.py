@@ -27,6 +27,11 @@ def has_control_characters(text: str) -> bool:
     return not text.isprintable() and _CONTROL.search(text) is not None
 
 
+def is_encodable(text: str) -> bool:
+    """Whether a text can be sent: one that was decoded from bytes that are no UTF-8 has lone surrogates in it."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def shown(text: str) -> str:
     """A text as it may stand in a log or on a terminal: control characters are escaped, but for new lines and tabs."""
     if text.isprintable():

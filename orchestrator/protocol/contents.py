@@ -46,7 +46,9 @@ def kind_due(txn: Transaction, progress: StepProgress) -> Kind:
 
 def readable(progress: StepProgress) -> bool:
     """Whether what the step has answered is known."""
-    return progress.phase is Phase.DONE or (not progress.step.after_commit and progress.result is not None)
+    if progress.step.after_commit:
+        return progress.phase is Phase.DONE and not progress.resolved  # of one that was resolved, nobody will ever tell it
+    return progress.phase is Phase.DONE or progress.result is not None
 
 
 def _value(progress: StepProgress) -> Any:

@@ -74,7 +74,7 @@ class Coordinator:
         self._cancelling: dict[str, Joiner] = {}  # by id of a CancelledKey on its way to the log
         self._timers = Timers()
         self._table = OpenTable()
-        self._drive = Drive(self._timers, self._table.forget, traffic)
+        self._drive = Drive(self._timers, self._table, traffic)
         self._recovery = Recovery(self._table, self._drive, sagas, quarantine_after)
         self._paused = Paused(NOTHING_PAUSED)
         self._desk = Desk(self._table, self._drive, self._recovery)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.errors import ErrorCode
 from orchestrator.protocol import answers
-from orchestrator.protocol.bounds import has_control_characters
+from orchestrator.protocol.bounds import has_control_characters, is_encodable
 from orchestrator.protocol.effects import Joiner, Lookup, Waiter
 from orchestrator.protocol.identifiers import is_id, partition_of
 from orchestrator.protocol.messages import ActKind, ActRequest, OutcomeMessage, OutcomeStatus
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.protocol.transaction import StepProgress, Transaction
 
 WHO_CHARS_MAX = 256
+STEP_CHARS_MAX = 64
 REASON_CHARS_MAX = 1_000
 
 
@@ -150,15 +151,19 @@ class Desk:
 _REQUIRED = ("committed", "rolled back")  # by decision
 
 
-def check_act(who: object, reason: object) -> str | None:
-    """What is wrong with who acts and why, for a person; None if nothing is."""
+def check_act(who: object, reason: object, step: object = "") -> str | None:
+    """What is wrong with who acts, why, and on which step, for a person; None if nothing is."""
     if not isinstance(who, str) or not 1 <= len(who) <= WHO_CHARS_MAX:
         return f"who: must be text of 1 to {WHO_CHARS_MAX} characters"
     if not isinstance(reason, str) or len(reason) > REASON_CHARS_MAX:
         return f"reason: must be text of at most {REASON_CHARS_MAX} characters"
-    for name, text in (("who", who), ("reason", reason.replace("\n", ""))):
+    if not isinstance(step, str) or len(step) > STEP_CHARS_MAX:
+        return f"step: must be the name of one, of at most {STEP_CHARS_MAX} characters"
+    for name, text in (("who", who), ("reason", reason.replace("\n", "")), ("step", step)):
         if has_control_characters(text):
             return f"{name}: must be without control characters"
+        if not is_encodable(text):
+            return f"{name}: must be valid UTF-8"
     return None
 
 
@@ -166,7 +171,7 @@ def _problem_of(request: ActRequest) -> str | None:
     """What is wrong with a request, whoever has sent it."""
     if not is_id(request.transaction):
         return "transaction: an id is 32 lower-case hexadecimal digits"
-    return check_act(request.who, request.reason)
+    return check_act(request.who, request.reason, request.step)
 
 
 def _standing(progress: StepProgress) -> str:

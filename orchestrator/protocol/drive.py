@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from orchestrator.errors import ErrorCode, InvariantViolation
@@ -11,6 +10,7 @@ from orchestrator.protocol.counts import Counts
 from orchestrator.protocol.effects import Effects, Notice
 from orchestrator.protocol.messages import Command, Kind, Reply, Status
 from orchestrator.protocol.records import Decided, Decision, Ended, Parked, State
+from orchestrator.protocol.table import OpenTable
 from orchestrator.protocol.timers import Timers
 from orchestrator.protocol.traffic import Traffic, TrafficPolicy
 from orchestrator.protocol.transaction import NEVER_MS, Event, Phase, StepProgress, Transaction, durable_event
@@ -25,24 +25,24 @@ class Drive:
 
     Args:
         timers: where due times are kept.
-        ended: told when a transaction can be forgotten.
+        table: what is open.
         policy: how much may be sent to a service that is ill.
     """
 
-    def __init__(self, timers: Timers, ended: Callable[[Transaction], None], policy: TrafficPolicy) -> None:
+    def __init__(self, timers: Timers, table: OpenTable, policy: TrafficPolicy) -> None:
         self.effects = Effects()
         self.now_ms = 0
         self.traffic = Traffic(policy, self._tell_operator)
         self.counts = Counts()
         self.paused: frozenset[str] = frozenset()  # services to which nothing new is sent
         self._timers = timers
-        self._ended = ended
+        self._table = table
 
     def forget(self, txn: Transaction) -> None:
         """Drop a transaction: it has ended, or is another shard's."""
         for progress in txn.steps.values():
             self.traffic.left(progress)
-        self._ended(txn)
+        self._table.forget(txn)
 
     def start(self, txn: Transaction) -> None:
         """Begun is durable: send what can be prepared, or abort what was cancelled meanwhile."""
@@ -211,7 +211,7 @@ class Drive:
         return True
 
     def _send_finish(self, txn: Transaction, progress: StepProgress, kind: Kind) -> None:
-        progress.phase, progress.attempt = Phase.FINISHING, 0
+        progress.phase, progress.attempt, progress.answered = Phase.FINISHING, 0, 0
         if self.traffic.broken and self._held(txn, progress):
             return
         self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
@@ -241,7 +241,7 @@ class Drive:
                 self._perform(txn, progress)
             elif all(txn.steps[name].resolved for name in unread):
                 self._park(txn, progress, ErrorCode.SERVICE_UNAVAILABLE, (
-                    f"it reads the result of {', '.join(unread)}, resolved by an operator: known once that service answers"))
+                    f"it reads the result of {', '.join(unread)}, resolved by an operator: its service has not told it"))
 
     def _perform(self, txn: Transaction, progress: StepProgress) -> None:
         if txn.quarantined:
@@ -274,6 +274,7 @@ class Drive:
             self._retry_prepare(txn, progress, reply)
 
     def _note_transient(self, txn: Transaction, progress: StepProgress, reply: Reply) -> None:
+        progress.answered = progress.attempt
         if reply.status is Status.ERROR:
             self.traffic.failed(txn.id, progress, reply.code, self.now_ms)
         else:
@@ -313,24 +314,29 @@ class Drive:
         """
         if self.paused and self._held_back(txn, progress, kind_due(txn, progress)):
             return
-        if progress.attempt and not by_hand:
+        silent = progress.attempt > progress.answered and not by_hand
+        if silent:
             self.traffic.unanswered(txn.id, progress, self.now_ms)
         if progress.phase is Phase.SENT:
-            if not by_hand and progress.step.prepare_retry.exhausted(progress.attempt):
+            if silent and progress.step.prepare_retry.exhausted(progress.attempt):
                 self._unavailable(txn, progress)
             elif not self._postponed(txn, progress):
-                self._step_notice(txn, "attempt_timeout", "DEBUG", progress, None)
-                self._send(txn, progress, Kind.PREPARE, progress.request)
+                self._repeat(txn, progress, Kind.PREPARE, silent=silent)
         elif progress.phase is Phase.FINISHING:
             kind = finish_kind(txn, progress.step)
             if not by_hand and not progress.parked and progress.step.finish_retry.exhausted(progress.attempt):
                 self._park(txn, progress, progress.failing or ErrorCode.SERVICE_UNAVAILABLE,
                            progress.message or f"no answer after {progress.attempt} attempts")
             if not self._postponed(txn, progress):
-                self._send(txn, progress, kind, progress.request if kind is Kind.PERFORM else b"")
+                self._repeat(txn, progress, kind, silent=silent)
         else:  # a prepare that was held, or a perform whose request could not be built
             progress.due_ms = NEVER_MS
             (self._perform if progress.step.after_commit else self._send_prepare)(txn, progress)
+
+    def _repeat(self, txn: Transaction, progress: StepProgress, kind: Kind, *, silent: bool) -> None:
+        if silent:
+            self._step_notice(txn, "attempt_timeout", "DEBUG", progress, None)
+        self._send(txn, progress, kind, progress.request if kind in (Kind.PREPARE, Kind.PERFORM) else b"")
 
     def _postponed(self, txn: Transaction, progress: StepProgress) -> bool:
         """Whether the service has had as many repeats as it may: this one is looked at again later, each at another time."""
@@ -403,7 +409,8 @@ class Drive:
     def _park(self, txn: Transaction, progress: StepProgress, code: str, message: str) -> None:
         if progress.parked or txn.ended:
             return
-        progress.parked = True
+        progress.parked = txn.troubled = True
+        self._table.weigh(txn)
         self.traffic.left(progress)  # somebody has to look: it must not keep new transactions out meanwhile
         self.effects.records.append(Parked(
             txn.id, progress.step.name, str(code), message, self.now_ms, progress.step.service))
@@ -416,6 +423,8 @@ class Drive:
 
     def end_if_done(self, txn: Transaction) -> None:
         """End it if every step has been acknowledged, or counts as such."""
+        if txn.troubled:
+            self._table.weigh(txn)
         if txn.unfinished or txn.saga is None or txn.state not in (State.COMMITTING, State.ABORTING):
             return  # without its definition nobody knows what has to be acknowledged
         if not txn.ended:
@@ -423,9 +432,11 @@ class Drive:
             assert txn.decided is not None
             self.effects.records.append(Ended(txn.id, self.now_ms))
             self.counts.end(txn.begun.saga, txn.decided.code, self.now_ms - txn.decided.at_ms)
-        if not txn.unsettled:  # else it is held, and what was resolved is repeated, until its ledger agrees
-            txn.move(Event.ALL_ACKNOWLEDGED)
-            self.forget(txn)
+        if txn.unsettled:  # it is held, and what was resolved is repeated, until its ledger agrees
+            self._table.weigh(txn)
+            return
+        txn.move(Event.ALL_ACKNOWLEDGED)
+        self.forget(txn)
 
     def _notice(self, txn: Transaction, event: str, level: str, **fields: Any) -> None:
         self.effects.notices.append(Notice(event, level, txn.id, **fields))

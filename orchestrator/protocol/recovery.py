@@ -105,8 +105,8 @@ class Recovery:
         progressed = txn.decided is not None and stored.decided is None
         if txn.id in self._table.by_id and not progressed and self._drive.now_ms < self._trial_ends_ms:
             return
-        if txn.id in self._table.by_id:
-            self._drive.effects.records.append(Parked(txn.id, WHOLE, "", "", self._drive.now_ms))
+        if txn.id in self._table.by_id and txn.saga is not None:  # else it is parked for that by now
+            self._unmark(txn)
         self._trial, self._trial_ends_ms = None, 0
         self._try_next()
 
@@ -128,6 +128,8 @@ class Recovery:
         """Hold a stored transaction again; every prepare counts as sent, and the ledgers give the votes back."""
         txn = self._restored(stored)
         self._table.add(txn)
+        if txn.troubled:
+            self._table.weigh(txn)
         mark = next((parked.code for parked in stored.parked if parked.step == WHOLE), "")
         if mark in (ErrorCode.SUSPECT, ErrorCode.QUARANTINED):
             txn.quarantined = True
@@ -154,14 +156,17 @@ class Recovery:
             txn.end_again()
         for parked in stored.parked:
             if parked.step in txn.steps:
-                txn.steps[parked.step].parked = True
+                txn.steps[parked.step].parked = txn.troubled = True
         return txn
 
     def _drive_on(self, txn: Transaction, stored: StoredTransaction) -> None:
         txn.held = False
         if txn.saga is None:
             self._undefined(txn, stored.decided)
-        elif stored.decided is not None:
+            return
+        if not self._is_tried(txn) and any(p.step == WHOLE and p.code == ErrorCode.UNKNOWN_SAGA for p in stored.parked):
+            self._unmark(txn)
+        if stored.decided is not None:
             self._load_input(txn, txn.saga)
             self._drive.decided(txn, stored.decided)
         elif txn.quarantined:
@@ -191,6 +196,12 @@ class Recovery:
         txn.decided = decided
         self._mark(txn, ErrorCode.UNKNOWN_SAGA,
                    f"saga {txn.begun.saga!r} version {txn.begun.version} is not in the deployed app")
+
+    def _is_tried(self, txn: Transaction) -> bool:
+        return self._trial is not None and self._trial[0] is txn
+
+    def _unmark(self, txn: Transaction) -> None:
+        self._drive.effects.records.append(Parked(txn.id, WHOLE, "", "", self._drive.now_ms))
 
     def _mark(self, txn: Transaction, code: ErrorCode, message: str) -> None:
         self._drive.effects.records.append(Parked(txn.id, WHOLE, code, message, self._drive.now_ms))

@@ -48,13 +48,14 @@ class StepProgress:
     """One step of one transaction."""
 
     __slots__ = (
-        "attempt", "due_ms", "failing", "message", "parked", "phase", "request", "resolved", "result", "sent_ms", "step",
-        "value", "waits")
+        "answered", "attempt", "due_ms", "failing", "message", "parked", "phase", "request", "resolved", "result", "sent_ms",
+        "step", "value", "waits")
 
     def __init__(self, step: Step) -> None:
         self.step = step
         self.phase = Phase.WAITING
         self.attempt = 0
+        self.answered = 0  # the newest attempt that was answered, though not for good
         self.due_ms = NEVER_MS  # when the current attempt is repeated
         self.request = b""  # built once: a repeat carries the same bytes
         self.result: bytes | None = None  # the stored vote
@@ -78,8 +79,8 @@ class Transaction:
 
     __slots__ = (
         "armed_ms", "begun", "begun_durable", "cancelled", "deadline_ms", "decided", "deciding", "ended", "epoch", "held", "id",
-        "input", "joiners", "partition", "performs_waiting", "quarantined", "recovered", "saga", "state", "steps", "unfinished",
-        "unsettled", "votes_missing", "waiters",
+        "input", "joiners", "partition", "performs_waiting", "quarantined", "recovered", "saga", "state", "steps", "troubled",
+        "unfinished", "unsettled", "votes_missing", "waiters",
     )
 
     def __init__(self, begun: Begun, saga: Saga | None, epoch: int) -> None:
@@ -100,6 +101,7 @@ class Transaction:
         self.recovered = False
         self.held = False  # taken up after a restart and not driven yet: no decision is proposed for it
         self.quarantined = False
+        self.troubled = saga is None  # a step was parked, or it has ended: it may wait aside
         self.waiters: list[Waiter] = []
         self.joiners: list[Joiner] = []  # while begun is not durable: the key may turn out to be another transaction's
         self.steps = {step.name: StepProgress(step) for step in saga.steps} if saga else {}
@@ -124,13 +126,13 @@ class Transaction:
 
     def end_again(self) -> None:
         """It has ended before: its commits are sent once more to collect results, nothing is performed or recorded."""
-        self.ended = True
+        self.ended = self.troubled = True
         self.unfinished -= self.performs_waiting
         self.performs_waiting = 0
 
     def resolve(self, progress: StepProgress) -> None:
         """A parked step counts as acknowledged; one that is performed holds nothing: its ledger need not agree, no repeats."""
-        progress.resolved = progress.parked = True
+        progress.resolved = progress.parked = self.troubled = True
         self.unfinished -= 1
         if not progress.step.after_commit:
             self.unsettled += 1
@@ -142,6 +144,15 @@ class Transaction:
         """Whether nothing has to end before that step of a decided transaction: its commit or rollback has been sent."""
         progress = self.steps.get(step)
         return progress is None or progress.phase in (Phase.FINISHING, Phase.DONE)
+
+    @property
+    def waits_aside(self) -> bool:
+        """Whether nothing of it gets on but by an operator, by another program, or by a ledger that is to agree with one."""
+        if self.ended or self.saga is None:
+            return True
+        left = [p for p in self.steps.values() if p.phase is not Phase.DONE]
+        return (self.decided is not None and any(p.parked for p in left)
+                and all(p.parked or p.phase is Phase.WAITING for p in left))
 
     @property
     def results_known(self) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
+from orchestrator.log import backlog as backlog_module
 from orchestrator.log.backlog import NO_BACKLOG, OVERDUE_MS, UNFINISHED_MS, Backlog
 from orchestrator.log.reader import LogReader
 from orchestrator.log.store import LogStore, create_log
@@ -56,6 +58,27 @@ def test_it_counts_what_is_late(tmp_path: Path) -> None:
     one = backlog(NOW + 100 + UNFINISHED_MS + 1)
     assert (one.unfinished, one.oldest_unfinished_ms) == (1, UNFINISHED_MS + 1)  # the parked one is told as such
     assert backlog(NOW + 40_000 + UNFINISHED_MS + 1).unfinished == 2
+
+
+def test_more_than_are_counted_are_told_as_such(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(backlog_module, "PARKED_MAX", 1)
+    path = tmp_path / "log.sqlite"
+    found = backlog_at(path)(NOW + 1_000)
+    assert not found.parked_more
+    with closing(LogStore(path, "run", 7 * 24 * 3_600_000)) as store:
+        parked = Parked(COMMITTED, "notify", "NO", "", NOW, "mail")
+        store.append([AppendRequest(1, 0, "first", 2, [EpochRecord(1, parked)])], NOW)
+    found = LogReader(path).backlog(NOW + 1_000)
+    assert (found.parked_more, sum(found.parked.values())) == (True, 2)  # both are of the newest one
+
+
+def test_one_that_is_parked_undecided_is_not_late(tmp_path: Path) -> None:
+    path = tmp_path / "log.sqlite"
+    backlog_at(path)
+    with closing(LogStore(path, "run", 7 * 24 * 3_600_000)) as store:
+        parked = Parked(UNDECIDED, "", "E_UNKNOWN_SAGA", "", NOW, "")
+        store.append([AppendRequest(1, 0, "first", 2, [EpochRecord(1, parked)])], NOW)
+    assert LogReader(path).backlog(DEADLINE_MS + OVERDUE_MS + 1).overdue == 0
 
 
 def test_an_empty_log_has_none(tmp_path: Path) -> None:

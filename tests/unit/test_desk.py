@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from orchestrator.errors import ErrorCode
@@ -16,7 +17,7 @@ from orchestrator.protocol.records import (
     Resolved,
 )
 from orchestrator.protocol.retry import RetryPolicy
-from orchestrator.saga import RollbackOrder
+from orchestrator.saga import RollbackOrder, encode_plain
 from unit.core_alone import NOW_MS, Alone, codes, commands, opened, outcomes, saga, sent, step, told
 
 IMPATIENT = RetryPolicy(backoff_ms=10, backoff_ms_max=10, attempts_max=1)
@@ -296,3 +297,40 @@ def test_an_abort_for_a_pause_says_so() -> None:
     effects = alone.tick(6_000)
     assert codes(effects) == [("Decided", ErrorCode.SERVICE_UNAVAILABLE)]
     assert "paused" in effects.records[0].message
+
+
+def test_what_waits_for_an_operator_keeps_nothing_new_out() -> None:
+    alone = Alone(saga(step("a", finish_retry=IMPATIENT)), [opened(n, Decision.COMMIT) for n in range(1, 11)], open_max=10)
+    assert alone.submit(key="too much").records == []
+    for command in commands(alone.adopted):
+        alone.stored(alone.say(command, Status.ERROR, "E_BROKEN"))
+    assert [len(alone.submit(number=n, key=f"n{n}").records) for n in range(10)] == [1] * 9 + [0]  # ten take one place
+    assert alone.core.open_count == 19
+
+
+def test_one_that_gets_on_again_takes_its_place_again() -> None:
+    alone = Alone(
+        saga(step("a", finish_retry=IMPATIENT), step("n", "a", after_commit=True)), [opened(1, Decision.COMMIT)], open_max=1)
+    alone.stored(alone.say(commands(alone.adopted)[0], Status.ERROR, "E_BROKEN"))
+    (again,) = commands(alone.tick(5_000))
+    alone.say(again, Status.ACK, result=encode_plain({}))  # what follows on it is sent
+    assert alone.submit(key="too much").records == []
+
+
+def test_what_has_ended_and_waits_for_a_ledger_takes_no_place() -> None:
+    held = [opened(n, Decision.ABORT, ended=True) for n in range(1, 11)]
+    held = [msgspec.structs.replace(one, resolved=[
+        Resolved(one.begun.transaction, "a", Decision.ABORT, "ann", "why", 0)]) for one in held]
+    alone = Alone(saga(step("a", finish_retry=IMPATIENT)), held, open_max=10)
+    assert alone.core.open_count == 0
+    assert [type(r).__name__ for r in alone.submit().records] == ["Begun"]
+
+
+def test_a_perform_does_not_read_what_nobody_told() -> None:
+    alone = Alone(saga(
+        step("a"), step("n", after_commit=True, finish_retry=IMPATIENT), step("m", "n", after_commit=True)))
+    commit, perform = commands(alone.committed())
+    alone.say(commit, Status.ACK)
+    alone.stored(alone.say(perform, Status.NO, "E_NO"))
+    resolved = alone.stored(act(alone, ActKind.RESOLVE, commit.transaction, "n"))
+    assert (sent(resolved), codes(resolved)) == ([], [("Parked", "E_SERVICE_UNAVAILABLE")])

@@ -125,6 +125,22 @@ def test_attempts_of_a_prepare_may_be_bounded() -> None:
     waiting = Alone(saga(step("a", prepare_retry=ONCE)))
     (prepare,) = commands(waiting.begun())
     assert not waiting.say(prepare, Status.NOT_YET).records  # not yet is no failure: it may be asked for ever
+    for attempt in (2, 3):
+        effects = waiting.tick(5_000)
+        assert (sent(effects), effects.records, effects.notices) == ([("a", "PREPARE", attempt)], [], [])
+        (prepare,) = commands(effects)
+        assert not waiting.say(prepare, Status.NOT_YET).records
+
+
+@pytest.mark.parametrize("status", [Status.NOT_YET, Status.ERROR])
+def test_only_what_was_not_answered_counts_as_timed_out(status: Status) -> None:
+    alone = Alone(saga(step("a", finish_retry=PATIENT)), [opened(1, Decision.COMMIT)])
+    (commit,) = commands(alone.adopted)
+    alone.say(commit, status)
+    answered = alone.tick(50)
+    assert (sent(answered), [n.event for n in answered.notices]) == ([("a", "COMMIT", 2)], [])
+    silent = alone.tick(1_000)
+    assert [n.event for n in silent.notices] == ["parked", "attempt_timeout"]
 
 
 def test_a_transient_answer_counts_for_the_attempt_under_way_only() -> None:

@@ -223,8 +223,22 @@ def test_a_suspect_of_an_undeployed_saga_is_aborted_when_its_time_is_over() -> N
     alone = Alone(adopted=[late], quarantine_after=2)
     alone.stored(alone.adopted)
     effects = alone.tick(TRIAL_MS + TURN_MS)
-    assert [(r.code, getattr(r, "step", "")) for r in effects.records] == [("E_TIMEOUT", ""), ("", "")]
+    assert [(r.code, getattr(r, "step", "")) for r in effects.records] == [("E_TIMEOUT", "")]  # its mark stays: it is parked
     assert (sent(alone.stored(effects)), alone.core.open_count) == ([], 1)
+
+
+def test_a_version_that_is_deployed_again_is_not_parked_while_it_is_driven() -> None:
+    mark = Parked(opened(1).begun.transaction, "", "E_UNKNOWN_SAGA", "", 1)
+    alone = Alone(adopted=[opened(1, Decision.COMMIT, parked=[mark])])
+    assert [(type(r).__name__, r.step, r.code) for r in alone.adopted.records] == [("Parked", "", "")]
+    assert sent(alone.adopted) == [("a", "COMMIT", 1)]
+
+
+def test_a_suspect_whose_version_is_deployed_again_keeps_the_mark_of_its_trial() -> None:
+    mark = Parked(opened(1).begun.transaction, "", "E_UNKNOWN_SAGA", "", 1)
+    alone = Alone(adopted=[opened(1, recoveries=2, parked=[mark])], quarantine_after=2)
+    assert codes(alone.adopted) == [("Parked", "E_SUSPECT")]
+    assert codes(alone.stored(alone.adopted)) == []
 
 
 def test_a_commit_of_an_undeployed_saga_that_had_ended_is_told_without_results() -> None:
