@@ -131,10 +131,11 @@ def breakers(observed: Observed) -> Iterator[Advice]:
 
 def parked(observed: Observed) -> Iterator[Advice]:
     """Decided transactions cannot be finished."""
+    least = "at least " if observed.backlog.parked_more else ""
     for (service, code), count in sorted(observed.backlog.parked.items()):
         where = f" at {service}" if service else ""
         yield Advice(
-            Severity.WARN, f"{count} parked{where}: {code or 'no code'}", f"`raytx list --parked`; {_of_code(code)}")
+            Severity.WARN, f"{least}{count} parked{where}: {code or 'no code'}", f"`raytx list --parked`; {_of_code(code)}")
 
 
 def overdue(observed: Observed) -> Iterator[Advice]:

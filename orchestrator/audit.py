@@ -243,6 +243,7 @@ class _Walk:
         self._asserted = {  # a ledger that was read in between may have agreed meanwhile
             txn: {one.step for one in (*standing.get(txn, ()), *before.get(txn, ()))}
             for before in [earlier.resolved()] for txn in before.keys() | standing.keys()}
+        self._kept = {txn for txn, found in standing.items() if any(one.awaited for one in found)}  # their rows are not purged
         self._purged_below = oldest_id(later.watermark_ms)
         self._plans = {(saga.name, saga.version): Plan(saga.name, saga.steps) for saga in app.sagas}
         self._plans["", 0] = Plan("", ())  # a key cancelled before its submit came: it has no steps
@@ -331,7 +332,8 @@ class _Walk:
         verdict = judge(
             summary.transaction, state, plan, rows,
             earlier=lambda: self._earlier_state(summary.transaction),
-            purged=summary.transaction < self._purged_below and state not in _OPEN,
+            purged=(
+                summary.transaction < self._purged_below and state not in _OPEN and summary.transaction not in self._kept),
             asserted=self._asserted.get(summary.transaction, ()))
         self._moved += verdict.moved
         for violation in verdict.violations:
@@ -358,7 +360,7 @@ class _Walk:
         everything = [one for found in standing.values() for one in found]
         self.report.asserted = len(everything)
         self.report.asserted_steps = [
-            AssertedStep(one.transaction, one.step, one.decision.name, one.who, redact(one.reason), one.at_ms)
+            AssertedStep(one.transaction, one.step, one.decision.name, redact(one.who), redact(one.reason), one.at_ms)
             for one in everything[:PARKED_LISTED_MAX]]
 
     def _park(self, transaction: str) -> None:

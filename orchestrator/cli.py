@@ -24,6 +24,7 @@ from orchestrator.terminal.listing import list_transactions
 from orchestrator.terminal.metrics import metrics
 from orchestrator.terminal.options import (
     DATA_DEFAULT,
+    SECONDS_MAX,
     AppPath,
     Data,
     Json,
@@ -112,7 +113,8 @@ def submit(
     *,
     data: Data = DATA_DEFAULT,
     saga: Annotated[str | None, typer.Option(help="Of inputs that stand alone; the app's first one.")] = None,
-    timeout: Annotated[float | None, typer.Option(min=0.1, help="Seconds to wait for each outcome.")] = None,
+    timeout: Annotated[float | None, typer.Option(
+        min=0.1, max=SECONDS_MAX, help="Seconds to wait for each outcome.")] = None,
     as_json: Json = False,
 ) -> None:
     """Place transactions and print their outcomes; exit 1 if any aborted.
@@ -179,7 +181,7 @@ def _outcome(handle: Any, timeout_s: float | None) -> dict[str, Any]:
         outcome = handle.outcome(timeout_s)
     except RaytxError as error:
         status = "UNKNOWN" if isinstance(error, IndefiniteError) else "REJECTED"
-        return told | {"status": status, "code": str(error.code), "message": error.message}
+        return told | {"status": status, "code": str(error.code), "message": redact(error.message)}
     return told | {
         "status": str(outcome.status), "transaction": outcome.transaction, "results": redact(outcome.results),
         "code": outcome.code, "message": redact(outcome.message), "service": outcome.service, "step": outcome.step}

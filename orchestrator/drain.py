@@ -18,7 +18,7 @@ from ray.exceptions import RayError
 
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import IndefiniteError
-from orchestrator.log.finding import TransactionQuery
+from orchestrator.log.finding import LEFT_MAX, TransactionQuery, how_many
 from orchestrator.log.reader import LogReader
 from orchestrator.transport import shard_actor
 
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 LEASE_MS = 30_000
 ANSWER_S_MAX = 3.0
 POLL_S = 0.1
-LEFT_MAX = 1_000  # so many are named
 
 
 class DrainReport(msgspec.Struct, frozen=True):
@@ -92,7 +91,8 @@ def _wait(deployment: Deployment, timeout_s: float, progress: Callable[[str], No
             return DrainReport(at_rest, left, parked, round(seconds, 2))
         if len(left) != told:
             told = len(left)
-            progress(f"waiting for {told} open transactions" + (f" ({len(parked)} parked are left)" if parked else ""))
+            aside = f" ({how_many(parked, LEFT_MAX)} parked are left)" if parked else ""
+            progress(f"waiting for {how_many(left, LEFT_MAX)} open transactions{aside}")
         pause.wait(POLL_S)
 
 

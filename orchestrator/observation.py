@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.advice import Observed
 from orchestrator.log.reader import LogReader
+from orchestrator.logs import redact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ def observe(directory: DataDirectory, record: DeploymentRecord, actors: Sequence
 def told_pause(pause: Pause) -> str:
     """What is paused, by whom and why."""
     what = f"service {pause.service}" if pause.service else f"saga {pause.saga}"
-    return f"{what} (by {pause.who}{f': {pause.reason}' if pause.reason else ''})"
+    return f"{what} (by {redact(pause.who)}{f': {redact(pause.reason)}' if pause.reason else ''})"
 
 
 def without_ballast(directory: DataDirectory, services: Sequence[str]) -> list[str]:

@@ -114,7 +114,7 @@ def audit_text(report: AuditReport) -> RenderableType:
     if failed:
         parts.append(Text(f"by check: {', '.join(failed)}"))
     parts += [
-        Text(f"asserted by an operator: {one.transaction} step {one.step!r} counts as {one.decision}, says {one.who}: "
+        Text(f"asserted by an operator: {one.transaction} step {one.step!r} counts as {one.decision}, says {redact(one.who)}: "
              f"{one.reason}", "yellow") for one in report.asserted_steps]
     if report.asserted > len(report.asserted_steps):
         parts.append(Text(f"asserted by an operator: {report.asserted} in all", "yellow"))

@@ -247,11 +247,11 @@ def log_events(stored: StoredRecord) -> Iterator[Ranked]:
             stored.at_ms, LOG_SOURCE, what, record.step, code=record.code, message=redact(record.message))
     elif isinstance(record, Resolved):
         yield _DECIDED_RANK + 1, TimelineEvent(
-            stored.at_ms, LOG_SOURCE, f"{record.decision.name} asserted by {record.who}", record.step,
+            stored.at_ms, LOG_SOURCE, f"{record.decision.name} asserted by {redact(record.who)}", record.step,
             message=redact(record.reason))
     elif isinstance(record, Act):
         yield _DECIDED_RANK + 1, TimelineEvent(
-            stored.at_ms, LOG_SOURCE, f"{record.kind.name.lower()} by {record.who}", message=redact(record.reason))
+            stored.at_ms, LOG_SOURCE, f"{record.kind.name.lower()} by {redact(record.who)}", message=redact(record.reason))
     elif isinstance(record, Ended):
         yield _DECIDED_RANK + 2, TimelineEvent(stored.at_ms, LOG_SOURCE, "ended")
 

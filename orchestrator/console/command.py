@@ -6,6 +6,7 @@ import importlib.util
 import ipaddress
 import signal
 import socket
+import ssl
 import sys
 import webbrowser
 from pathlib import Path
@@ -49,6 +50,7 @@ def console(
     with report_errors(as_json=False):
         _check_extra()
         directory = existing(data)
+        _check_tls(certificate, private_key)
         listener = _listen(host, port)
         at = listener.getsockname()
         try:
@@ -69,6 +71,17 @@ def _check_extra() -> None:
     missing = [name for name in ("jinja2", "starlette", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise DefiniteError(ErrorCode.CONFIG, f"the console needs {', '.join(missing)}: pip install 'raytx[console]'")
+
+
+def _check_tls(certificate: Path | None, private_key: Path | None) -> None:
+    if certificate is None:
+        if private_key is not None:
+            raise DefiniteError(ErrorCode.CONFIG, "--private-key: give its --certificate too")
+        return
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, private_key)
+    except (OSError, ssl.SSLError) as error:
+        raise DefiniteError(ErrorCode.CONFIG, f"--certificate, --private-key: they cannot be used: {error}") from None
 
 
 def _serve(  # noqa: PLR0917 - what the command was told

@@ -78,6 +78,9 @@ class Access:
         return self.token is None or bool(session.who)
 
 
+WRONG_HOST = 421
+
+
 class Refused(Exception):  # noqa: N818 - it is no failure of the program
     """A request that no page gets to see; `remedy` says what to do."""
 
@@ -115,7 +118,8 @@ class Guard:
             await HTMLResponse(_BOUNCE, headers={"cache-control": "no-store", **HEADERS})(scope, receive, send)
             return
         scope.setdefault("state", {}).update(session=session, form={}, form_token=self._access.sessions.form_token(session))
-        send = self._with_headers(request, send, session if is_new else None)
+        keeps = is_new and self._access.is_host(request.headers.get("host", ""))
+        send = self._with_headers(request, send, session if keeps else None)
         try:
             answer = await self._check(request, session)
         except Refused as refused:
@@ -138,7 +142,7 @@ class Guard:
         host = request.headers.get("host", "")
         if not self._access.is_host(host):
             raise Refused(
-                421, "This console is not known by that name.",
+                WRONG_HOST, "This console is not known by that name.",
                 "Use its address, or start it with --allow-host NAME if that name is really its own.")
         if request.method == "POST":
             await self._check_form(request, session, host)

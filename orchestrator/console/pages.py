@@ -16,6 +16,7 @@ from orchestrator.console.figures import (
 from orchestrator.console.filters import LIMIT_MAX, filters_of
 from orchestrator.console.needs import breakers_of, needs_of
 from orchestrator.console.picture import picture
+from orchestrator.console.records import PARKED_MAX
 from orchestrator.console.trends import plots
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def transaction(site: Site, request: Request) -> Response:
 
 def parked(site: Site, request: Request) -> Response:
     """The queue of what needs an operator."""
-    return site.render(request, "parked.html", found=site.records.parked())
+    found, more = site.records.parked()
+    return site.render(request, "parked.html", found=found, more=more, shown=PARKED_MAX)
 
 
 def services(site: Site, request: Request) -> Response:
@@ -83,7 +85,7 @@ def shards(site: Site, request: Request) -> Response:
 
 def acts(site: Site, request: Request) -> Response:
     """Who did what, when and why."""
-    return site.render(request, "acts.html", found=site.records.acts(LIMIT_MAX), pauses=site.records.pauses())
+    return site.render(request, "acts.html", found=site.records.acts(LIMIT_MAX), shown=LIMIT_MAX, pauses=site.records.pauses())
 
 
 ROUTES: dict[str, Callable[[Site, Request], Response]] = {

@@ -81,7 +81,7 @@ class Records:
     """
 
     def __init__(self, directory: DataDirectory, app_path: str) -> None:
-        self.directory, self._app_path = directory, app_path
+        self.directory, self._app_path, self._app_run = directory, app_path, ""
 
     @cached_property
     def app(self) -> App:
@@ -93,7 +93,14 @@ class Records:
         record = self.directory.record()
         if record is not None:
             sys.path.extend(entry for entry in record.app_path if entry not in sys.path)
+            self._app_run = record.run
         return load_app(self._app_path)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether the deployment was started anew, perhaps with another app, since this process imported its own."""
+        record = self.directory.record() if self._app_run else None
+        return record is not None and record.run != self._app_run
 
     def deployed(self) -> Deployed:
         """Names to choose among; an app that cannot be imported must not keep anybody from the lists."""
@@ -124,12 +131,13 @@ class Records:
         """
         return timeline(self.directory.path, self.app, transaction)
 
-    def parked(self) -> list[ParkedStep]:
-        """Steps that need an operator, of the newest transactions that have any."""
+    def parked(self) -> tuple[list[ParkedStep], bool]:
+        """Steps that need an operator, of the newest transactions that have any; and whether there are more."""
+        found = self.find(TransactionQuery(parked=True, limit=PARKED_MAX + 1))
         return [
             ParkedStep(
                 one.transaction, one.saga, one.state, one.business_key, parked.step, parked.code, parked.message, parked.at_ms)
-            for one in self.find(TransactionQuery(parked=True, limit=PARKED_MAX)) for parked in one.parked_steps]
+            for one in found[:PARKED_MAX] for parked in one.parked_steps], len(found) > PARKED_MAX
 
     def acts(self, limit: int) -> list[StoredAct]:
         """What operators did, the newest first."""

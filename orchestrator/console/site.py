@@ -18,7 +18,7 @@ from starlette.staticfiles import StaticFiles
 from orchestrator.console import pages
 from orchestrator.console.acting import Acting
 from orchestrator.console.figures import UNKNOWN
-from orchestrator.console.guard import Guard, Refused
+from orchestrator.console.guard import WRONG_HOST, Guard, Refused
 from orchestrator.console.needs import Memory
 from orchestrator.console.sessions import WHO_DEFAULT
 from orchestrator.errors import CATALOGUE, DefiniteError, ErrorCode, RaytxError
@@ -80,8 +80,9 @@ class Site:
             "path": request.url.path, "who": request.state.session.who or WHO_DEFAULT,
             "logged_in": bool(request.state.session.who), "asks_token": self.access.token is not None,
             "form_token": request.state.form_token, "data": str(self.records.directory.path),
-            "standing": self.link.standing, "let_in": self.access.lets_in(request.state.session),
-            "now_ms": self.now_ms(), "layout": "fragment.html" if "x-fragment" in request.headers else "base.html", **context}
+            "standing": self.link.standing, "outdated": self.records.outdated,
+            "let_in": self.access.lets_in(request.state.session), "now_ms": self.now_ms(),
+            "layout": "fragment.html" if "x-fragment" in request.headers else "base.html", **context}
         return HTMLResponse(self._templates.get_template(template).render(values), status_code)
 
     def now_ms(self) -> int:
@@ -95,14 +96,17 @@ class Site:
     def refused(self, request: Request, refused: Exception) -> Response:
         """For the guard, and for pages that refuse by themselves."""
         assert isinstance(refused, Refused)
-        return self.problem(request, refused.status, refused.what, refused.remedy)
+        stranger = {"let_in": False} if refused.status == WRONG_HOST else {}  # perhaps a page of somebody else reads this
+        return self.render(
+            request, "problem.html", refused.status, status=refused.status, what=refused.what, remedy=refused.remedy, code="",
+            **stranger)
 
     def told(self, request: Request, error: Exception) -> Response:
         """An error of raytx's own."""
         assert isinstance(error, RaytxError)
         entry = CATALOGUE.get(error.code)  # type: ignore[call-overload]  # a code that is not ours is in no catalogue
         status = _STATUS_OF.get(error.code, 400 if isinstance(error, DefiniteError) else 503)  # type: ignore[call-overload]
-        return self.problem(request, status, error.message, f"{entry.remedy}." if entry else "", error.code)
+        return self.problem(request, status, redact(error.message), f"{entry.remedy}." if entry else "", error.code)
 
     def no_page(self, request: Request, error: Exception) -> Response:
         """No such address, or not for that method."""

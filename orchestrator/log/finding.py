@@ -25,9 +25,10 @@ from orchestrator.protocol.records import Parked, State
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 LIMIT_MAX = 10_000
+LEFT_MAX = 1_000  # of what is left open by a drain, so many are named
 STATES = {state.name.lower(): state for state in State}
 NAMES = [state.name.lower() for state in sorted(State)]
 _FEW = {"open", *(state.name.lower() for state in (State.PREPARING, State.COMMITTING, State.ABORTING))}
@@ -103,6 +104,11 @@ class TransactionSummary(msgspec.Struct, frozen=True):
 def summary_of(row: Row, parked: list[Parked] | None = None) -> TransactionSummary:
     """The line of one row of `COLUMNS`."""
     return TransactionSummary(*(*row[:4], NAMES[row[4]], *row[5:-1], row[-1] > 0, parked or []))
+
+
+def how_many(found: Sequence[TransactionSummary], limit: int) -> str:
+    """How many there are, as far as it was looked."""
+    return f"{len(found)} or more" if len(found) >= limit else str(len(found))
 
 
 def find(connection: sqlite3.Connection, query: TransactionQuery) -> list[TransactionSummary]:

@@ -1,6 +1,7 @@
 """`raytx retry`, `cancel`, `resolve`: acts on transactions, by id or by filter, each on the record."""
 
 import getpass
+import os
 import socket
 from contextlib import closing
 from pathlib import Path
@@ -30,14 +31,14 @@ from orchestrator.terminal.filters import (
     UntilFilter,
     query_of,
 )
-from orchestrator.terminal.options import DATA_DEFAULT, Data, Json, TransactionId, existing
+from orchestrator.terminal.options import DATA_DEFAULT, SECONDS_MAX, Data, Json, TransactionId, checked_id, existing
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Transaction ids; none: those that the filters find.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only tell what it would act on.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before acting on what filters found.")]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stands in the record of the act.")]
 Who = Annotated[str | None, typer.Option("--who", metavar="NAME", help="Who acts; user@host where it is not given.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait for the answers.")]
+Timeout = Annotated[float, typer.Option("--timeout", min=0.1, max=SECONDS_MAX, help="Seconds to wait for the answers.")]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=LIMIT_MAX, help="At most so many, the newest first.")]
 
 
@@ -114,16 +115,16 @@ def acts(
     """
     with report_errors(as_json=as_json):
         with closing(LogReader(existing(data).log_path)) as log:
-            found = log.acts(transaction, limit)
+            found = log.acts(transaction and checked_id("ID", transaction), limit)
         table = _table("time", "who", "act", "on", "step", "reason")
         plain = []
         for one in found:
             act = one.act
             on = act.transaction or (f"saga {act.saga}" if act.saga else f"service {act.service}")
             table.add_row(*map(Text, (
-                iso(one.stored_ms), act.who, act.kind.name.lower(), on, act.step, str(redact(act.reason)))))
+                iso(one.stored_ms), str(redact(act.who)), act.kind.name.lower(), on, act.step, str(redact(act.reason)))))
             plain.append({
-                "number": one.number, "stored_ms": one.stored_ms, "act": act.kind.name.lower(), "who": act.who,
+                "number": one.number, "stored_ms": one.stored_ms, "act": act.kind.name.lower(), "who": redact(act.who),
                 "reason": redact(act.reason), "at_ms": act.at_ms, "transaction": act.transaction, "step": act.step,
                 "saga": act.saga, "service": act.service})
         answer({"acts": plain}, table, as_json=as_json)
@@ -131,7 +132,11 @@ def acts(
 
 def acting() -> str:
     """Who acts where nobody is named: user@host."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = f"uid{os.getuid()}"
+    return f"{user}@{socket.gethostname()}"
 
 
 def _selection(ids: list[str] | None, **filters: Any) -> Selection:

@@ -15,6 +15,7 @@ import typer
 
 from orchestrator import rendering
 from orchestrator.errors import DefiniteError, RaytxError
+from orchestrator.logs import redact
 
 EXIT_BAD, EXIT_WRONG_USE, EXIT_UNREACHABLE = 1, 2, 3
 
@@ -25,8 +26,9 @@ def report_errors(*, as_json: bool) -> Iterator[None]:
     try:
         yield
     except RaytxError as error:
-        told = {"error": {"code": str(error.code), "message": error.message}}
-        typer.echo(json.dumps(told) if as_json else f"error {error.code}: {error.message}", err=True)
+        message = redact(error.message)
+        told = {"error": {"code": str(error.code), "message": message}}
+        typer.echo(json.dumps(told) if as_json else f"error {error.code}: {message}", err=True)
         raise typer.Exit(EXIT_WRONG_USE if isinstance(error, DefiniteError) else EXIT_UNREACHABLE) from None
 
 

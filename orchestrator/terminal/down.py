@@ -9,8 +9,9 @@ import typer
 from orchestrator import rendering
 from orchestrator.bringup import bring_down, refuse_embedded
 from orchestrator.deployment import DataDirectory
+from orchestrator.log.finding import LEFT_MAX, how_many
 from orchestrator.terminal.answer import EXIT_BAD, answer, report_errors
-from orchestrator.terminal.options import DATA_DEFAULT, Data, Json
+from orchestrator.terminal.options import DATA_DEFAULT, SECONDS_MAX, Data, Json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,8 @@ def down(
     *,
     data: Data = DATA_DEFAULT,
     drain: Annotated[bool, typer.Option("--drain", help="Begin nothing new, and wait until what is open has ended.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.0, metavar="S", help="With --drain: stop all the same after so long.")]
+    timeout: Annotated[float, typer.Option(
+        min=0.0, max=SECONDS_MAX, metavar="S", help="With --drain: stop all the same after so long.")]
     = DRAIN_S_DEFAULT,
     as_json: Json = False,
 ) -> None:
@@ -73,8 +75,9 @@ def _report_json(report: DrainReport) -> dict[str, Any]:
 
 
 def _report_lines(report: DrainReport) -> list[str]:
+    left = how_many(report.left, LEFT_MAX)
     lines = [f"drained in {report.seconds} s" if report.complete else
-             f"not drained after {report.seconds} s: {len(report.left)} open transactions go on at the next start"]
+             f"not drained after {report.seconds} s: {left} open transactions go on at the next start"]
     lines += [f"  {one.transaction}  {one.state}  {one.saga} v{one.version}" for one in report.left[:_NAMED_MAX]]
     if len(report.left) > _NAMED_MAX:
         lines.append(f"  and {len(report.left) - _NAMED_MAX} more (`raytx list --state open`)")

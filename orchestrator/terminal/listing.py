@@ -24,7 +24,7 @@ from orchestrator.terminal.filters import (
     query_of,
 )
 from orchestrator.terminal.list_view import transactions_table
-from orchestrator.terminal.options import DATA_DEFAULT, Data, Json, existing
+from orchestrator.terminal.options import DATA_DEFAULT, Data, Json, checked_id, existing
 
 
 def list_transactions(
@@ -50,7 +50,7 @@ def list_transactions(
     with report_errors(as_json=as_json):
         query = query_of(
             state=state, saga=saga, code=code, service=service, parked=parked, key=key, since=since, until=until,
-            older_than=older_than, limit=limit, after=after)
+            older_than=older_than, limit=limit, after=after and checked_id("--after", after))
         with closing(LogReader(existing(data).log_path)) as log:
             found = log.find(query)
         plain = [redact(msgspec.to_builtins(one)) | {"transaction": one.transaction} for one in found]

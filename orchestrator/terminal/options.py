@@ -14,8 +14,10 @@ import typer
 from orchestrator.app import App, load_app
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.protocol.identifiers import is_id
 
 DATA_DEFAULT = Path("raytx-data")
+SECONDS_MAX = 86_400.0
 _AGE = re.compile(r"(\d{1,9})(ms|s|m|h|d)")
 _UNIT_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
@@ -54,6 +56,17 @@ def parse_age(option: str, text: str) -> int:
     if found is None:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"{option}: {text!r} is no age: write 90s, 15m, 2h or 1d")
     return int(found[1]) * _UNIT_MS[found[2]]
+
+
+def checked_id(option: str, transaction: str) -> str:
+    """A transaction's id.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT, naming the option.
+    """
+    if not is_id(transaction):
+        raise DefiniteError(ErrorCode.INVALID_INPUT, f"{option}: {transaction!r} is no id; one has 32 hexadecimal digits")
+    return transaction
 
 
 def existing(data: Path) -> DataDirectory:

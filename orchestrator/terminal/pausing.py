@@ -52,14 +52,14 @@ def resume(
 
 def pauses_json(pauses: Pauses) -> list[dict[str, Any]]:
     """What is paused, as data."""
-    return [{"saga": one.saga, "service": one.service, "who": one.who, "reason": redact(one.reason), "at_ms": one.at_ms}
+    return [{"saga": one.saga, "service": one.service, "who": redact(one.who), "reason": redact(one.reason), "at_ms": one.at_ms}
             for one in pauses.paused]
 
 
 def pauses_lines(pauses: Pauses) -> list[str]:
     """What is paused, by whom, since when and why: a line each."""
     return [
-        f"paused: {f'saga {one.saga}' if one.saga else f'service {one.service}'} by {one.who} since {iso(one.at_ms)}: "
+        f"paused: {f'saga {one.saga}' if one.saga else f'service {one.service}'} by {redact(one.who)} since {iso(one.at_ms)}: "
         f"{redact(one.reason)}" for one in pauses.paused]
 
 

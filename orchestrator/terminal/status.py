@@ -17,7 +17,7 @@ from orchestrator.deployment import DataDirectory
 from orchestrator.log.reader import LogReader
 from orchestrator.observation import observe
 from orchestrator.terminal.answer import answer, report_errors
-from orchestrator.terminal.options import DATA_DEFAULT, Data, Json
+from orchestrator.terminal.options import DATA_DEFAULT, SECONDS_MAX, Data, Json
 from orchestrator.terminal.pausing import pauses_json, pauses_lines
 
 _STYLES = {Severity.BAD: "bold red", Severity.WARN: "yellow"}
@@ -26,7 +26,8 @@ _STYLES = {Severity.BAD: "bold red", Severity.WARN: "yellow"}
 def status(
     *,
     data: Data = DATA_DEFAULT,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an actor's answer.")] = 5.0,
+    timeout: Annotated[float, typer.Option(
+        min=0.1, max=SECONDS_MAX, help="Seconds to wait for an actor's answer.")] = 5.0,
     as_json: Json = False,
 ) -> None:
     """What runs on a data directory, how every actor is, what is wrong and what to do; exit 3 where nothing runs.

@@ -19,7 +19,7 @@ from orchestrator.logs import redact
 from orchestrator.terminal.answer import report_errors
 from orchestrator.terminal.frame import frame
 from orchestrator.terminal.frame_view import view
-from orchestrator.terminal.options import DATA_DEFAULT, Data, Json
+from orchestrator.terminal.options import DATA_DEFAULT, SECONDS_MAX, Data, Json
 
 if TYPE_CHECKING:
     from orchestrator.cluster import Deployment
@@ -32,7 +32,8 @@ def top(
     data: Data = DATA_DEFAULT,
     every: Annotated[float, typer.Option(min=0.1, max=3_600, help="Seconds between two readings.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="One frame, then end.")] = False,
-    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds to wait for an actor's answer.")] = 5.0,
+    timeout: Annotated[float, typer.Option(
+        min=0.1, max=SECONDS_MAX, help="Seconds to wait for an actor's answer.")] = 5.0,
     as_json: Json = False,
 ) -> None:
     """Rates, latencies and health, live until Ctrl-C; one frame where the output is no terminal. Exit 3 where nothing runs.

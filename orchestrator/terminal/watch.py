@@ -9,11 +9,9 @@ import typer
 from rich.text import Text
 
 from orchestrator import rendering
-from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.following import Change, LogFollower
 from orchestrator.logs import redact
-from orchestrator.protocol.identifiers import is_id
-from orchestrator.terminal.answer import EXIT_BAD, report_errors
+from orchestrator.terminal.answer import EXIT_BAD, EXIT_UNREACHABLE, report_errors
 from orchestrator.terminal.filters import (
     CodeFilter,
     KeyFilter,
@@ -26,7 +24,7 @@ from orchestrator.terminal.filters import (
     UntilFilter,
     query_of,
 )
-from orchestrator.terminal.options import DATA_DEFAULT, Data, Json, existing
+from orchestrator.terminal.options import DATA_DEFAULT, Data, Json, checked_id, existing
 from orchestrator.timeline import TimelineEvent, log_events
 
 _STYLES = {"COMMIT": "green", "ABORT": "red", "parked": "bold yellow"}
@@ -60,16 +58,18 @@ def watch(
         query = query_of(
             state=state, saga=saga, code=code, service=service, parked=parked, key=key, since=since, until=until,
             older_than=older_than)
-        if transaction is not None and not is_id(transaction):
-            raise DefiniteError(
-                ErrorCode.INVALID_INPUT, f"transaction: {transaction!r} is no id; one has 32 hexadecimal digits")
+        if transaction is not None:
+            checked_id("ID", transaction)
         last: Change | None = None
         with LogFollower(existing(data).log_path) as follower, contextlib.suppress(KeyboardInterrupt):
             changes = follower.changes(query, limit_s) if transaction is None else follower.transaction(transaction, limit_s)
             for last in changes:
                 _tell(last, as_json=as_json)
-    if transaction is not None and last is not None and last[1].code:
-        raise typer.Exit(EXIT_BAD)
+    if transaction is not None and last is not None:
+        if last[1].code:
+            raise typer.Exit(EXIT_BAD)
+        if not last[1].decided_ms:
+            raise typer.Exit(EXIT_UNREACHABLE)  # its outcome is unknown
 
 
 def _tell(change: Change, *, as_json: bool) -> None:

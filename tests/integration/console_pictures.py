@@ -1,4 +1,4 @@
-"""Pictures of the console, at the width of a desk and of a phone.
+"""Pictures of the console, at the width of a desk and of a phone, and of `raytx top` while a service is down.
 
     PYTHONPATH=.:tests python -m integration.console_pictures --out docs/images
 
@@ -8,18 +8,23 @@ A shop under load whose payment service stands still for a while, then letters o
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
+from rich.text import Text
 
 from integration.console_browser import DESK, PHONE, opened_page, running_console
 from orchestrator import Settings, connect
@@ -29,6 +34,7 @@ from orchestrator.log.reader import LogReader
 
 WIDTHS = {"": DESK, "-phone": PHONE}
 LETTERS = 6
+TERMINAL_SIZE = (40, 124)  # rows, columns
 QUICK = Settings(in_doubt_after_ms=2_000)
 
 
@@ -88,6 +94,7 @@ def shop(data: Path, out: Path, rate: int, seconds: int) -> None:
             for name, path in (("overview", "/"), ("services", "/services"), ("shards", "/shards"),
                                ("transactions", "/transactions?since=1h"), ("aborted", "/transactions?state=aborted")):
                 _take(page, out, name, path)
+            _terminal(page, out, "top", ["top", "--data", str(data), "--every", "4", "--once"])
         finally:
             os.kill(pid, signal.SIGCONT)
 
@@ -116,6 +123,31 @@ def _take(page: Any, out: Path, name: str, path: str, opened: str = "") -> None:
             page.locator(f"{opened} summary").click()
         page.screenshot(path=out / f"console-{name}{suffix}.png", full_page=True)
     page.set_viewport_size(DESK)
+
+
+def _terminal(page: Any, out: Path, name: str, arguments: list[str]) -> None:
+    """What a command writes to a terminal, as a picture."""
+    ours, its = os.openpty()
+    termios.tcsetwinsize(its, TERMINAL_SIZE)
+    with subprocess.Popen([sys.executable, "-m", "loadgen.cli", *arguments], stdin=its, stdout=its, stderr=its) as process:
+        os.close(its)
+        written = b"".join(iter(partial(_read, ours), b""))
+    os.close(ours)
+    assert process.returncode == 0, written
+    terminal = Console(record=True, width=TERMINAL_SIZE[1], file=io.StringIO())
+    terminal.print(Text.from_ansi(written.decode()))
+    paper = page.context.new_page()
+    paper.set_viewport_size(DESK)
+    paper.set_content(terminal.export_svg(title=f"raytx {arguments[0]}"))
+    paper.locator("svg").screenshot(path=out / f"{name}-payment-down.png")
+    paper.close()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # how Linux tells that nobody holds the other side
+        return b""
 
 
 def _shot(page: Any, out: Path, name: str) -> None:

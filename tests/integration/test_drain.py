@@ -35,6 +35,11 @@ def await_open(shop: Shop, count: int) -> None:
         time.sleep(0.02)  # the log's file tells nobody when it changes
 
 
+def draining_ms(shop: Shop) -> list[int]:
+    """How much longer each shard says that it begins nothing new."""
+    return [status["detail"].get("draining_ms", 0) for status in shop.statuses() if status["role"] == "orchestrator"]
+
+
 def test_what_is_open_ends_and_what_is_new_is_refused(shop_of: Callable[..., Shop]) -> None:
     shop = shop_of(slow(1_500))
     handles = [shop.client.submit("place_order", order(), key=f"open-{n}") for n in range(4)]
@@ -52,8 +57,10 @@ def test_what_is_open_ends_and_what_is_new_is_refused(shop_of: Callable[..., Sho
         with pytest.raises(RefusedForNowError, match="E_DRAINING") as refusal:
             handle.outcome(30)
         assert refusal.value.retry_after_ms == 1_000
+    assert all(0 < left_ms <= 30_000 for left_ms in draining_ms(shop))
     assert [handle.outcome(30).status for handle in [*handles, joined]] == [OutcomeKind.COMMITTED] * 5
     resume(shop.deployment)
+    assert draining_ms(shop) == [0, 0]
     assert shop.client.submit("place_order", order(), key="new-0").outcome(30).committed
 
 

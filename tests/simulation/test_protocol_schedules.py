@@ -120,6 +120,8 @@ def test_every_single_fault_at_every_point(steps: int, refusing: str) -> None:
 def test_every_pair_of_faults(refusing: str) -> None:
     points = _run_with({}, 1, refusing)
     for (first, a), (second, b) in itertools.product(itertools.product(range(points), FAULTS), repeat=2):
+        if second < first:
+            continue  # the same two faults the other way round are the same schedule
         faults: dict[int, list[str]] = {first: [a]}
         faults.setdefault(second, []).append(b)
         _run_with(faults, 1, refusing)

@@ -114,6 +114,7 @@ def test_a_database_without_its_ballast_is_seen(tmp_path: Path) -> None:
 def test_a_pause_says_who_and_why() -> None:
     assert told_pause(Pause("", "payment", "ann", "bank is down", 1)) == "service payment (by ann: bank is down)"
     assert told_pause(Pause("refund", "", "ann", "", 1)) == "saga refund (by ann)"
+    assert "tok_" not in told_pause(Pause("refund", "", "tok_who", "card tok_live123 leaks", 1))
 
 
 @pytest.mark.parametrize(("changed", "environment", "found"), [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.protocol.records import Decision, Resolved
-from unit.test_audit import FakeLog, History, id_of
+from unit.test_audit import BEGAN_MS, FakeLog, History, id_of
 
 
 def assert_resolved(history: History, number: int, step: str, decision: Decision) -> None:
@@ -38,6 +38,23 @@ def test_a_resolution_excuses_no_row_that_contradicts_the_decision(state: str, d
     report = history.audit()
     assert report.by_check["atomicity"] == 1
     assert report.asserted == 1
+
+
+def test_a_row_that_was_lost_is_found_after_the_retention_period_too() -> None:
+    history = History()
+    history.begin(90, "committed", saga="give")
+    assert_resolved(history, 90, "charge", Decision.COMMIT)
+    history.log.watermark_ms = BEGAN_MS + 1_000
+    assert history.audit().by_check["atomicity"] == 1  # what no ledger agrees with is not purged
+
+
+def test_a_performed_step_that_was_resolved_may_be_purged() -> None:
+    history = History()
+    history.begin(90, "committed", saga="give")
+    resolved = Resolved(id_of(90), "charge", Decision.COMMIT, "ann", "told by hand", 5, awaited=False)
+    history.log.assertions[id_of(90)] = [resolved]
+    history.log.watermark_ms = BEGAN_MS + 1_000
+    assert history.audit().ok
 
 
 def test_a_resolution_excuses_its_own_step_only() -> None:

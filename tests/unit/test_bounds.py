@@ -117,11 +117,17 @@ def test_a_key_that_is_fine(key: str) -> None:
 
 @pytest.mark.parametrize(("who", "reason", "problem"), [
     ("", "why", "who"), ("a" * 10_000, "why", "who"), (ESCAPE, "why", "who"), ("ada", "x" * 100_000, "reason"),
-    ("ada", ESCAPE, "reason"), ("ada", 5, "reason"),
+    ("ada", ESCAPE, "reason"), ("ada", 5, "reason"), ("ad\udce9", "why", "who"), ("ada", "caf\udce9", "reason"),
 ])
 def test_an_act_that_is_refused(who: object, reason: object, problem: str) -> None:
     assert str(check_act(who, reason)).startswith(f"{problem}: must be")
     assert check_act("ada", "because\nof that") is None
+
+
+@pytest.mark.parametrize("step", ["x" * 65, "a\nb", "caf\udce9", 5])
+def test_a_step_that_is_none(step: object) -> None:
+    assert str(check_act("ada", "why", step)).startswith("step: must be")
+    assert check_act("ada", "why", "x" * 64) is None
 
 
 def test_an_unknown_saga_is_not_echoed_at_length() -> None:

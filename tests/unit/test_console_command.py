@@ -73,7 +73,8 @@ def test_login_on_loopback_when_it_is_asked_for(run):
     assert SERVED["access"].token is not None
 
 
-def test_with_a_certificate_cookies_are_for_tls_only(run, tmp_path):
+def test_with_a_certificate_cookies_are_for_tls_only(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "_check_tls", lambda *_: None)  # there is none
     result = run("--host", "0.0.0.0", "--certificate", str(tmp_path / "c.pem"), "--private-key", str(tmp_path / "k.pem"))
     assert "https://" in result.stdout
     assert "unencrypted" not in result.stderr
@@ -89,6 +90,10 @@ def test_refusals_say_what_to_do(run, tmp_path, monkeypatch):
     assert "choose another port" in result.stderr
     result = run("--host", "no.such.host.invalid")
     assert (result.exit_code, result.stderr.startswith("error E_CONFIG: --host no.such.host.invalid")) == (2, True)
+    result = run("--private-key", str(tmp_path / "k.pem"))
+    assert (result.exit_code, "give its --certificate too" in result.stderr) == (2, True)
+    result = run("--certificate", str(tmp_path / "c.pem"))
+    assert (result.exit_code, "they cannot be used" in result.stderr) == (2, True)
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     result = run()
     assert result.exit_code == 2

@@ -47,6 +47,8 @@ def test_a_name_that_is_not_its_own_is_refused(site, host):
     answer = site.browser().get("/", headers={"host": host})
     assert answer.status_code == 421
     assert transaction_id(0) not in answer.text
+    assert str(site.directory.path) not in answer.text  # a page of somebody else may read this
+    assert "set-cookie" not in answer.headers
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8300", "127.0.0.1:1", "127.8.8.8", "[::1]:8300"])

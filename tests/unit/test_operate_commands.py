@@ -64,6 +64,7 @@ class Client:
     def __init__(self, data: Path, *answers: Outcome | Exception) -> None:
         self.deployment = SimpleNamespace(data_dir=data, app=shop)
         self.acts: list[tuple[Any, ...]] = []
+        self.abandoned: list[Handle] = []
         self._answers = list(answers)
 
     def act(self, kind: ActKind, transaction: str, *, who: str, reason: str, step: str = "") -> Handle:
@@ -74,6 +75,10 @@ class Client:
         return handle
 
 
+    def abandon(self, handle: Handle) -> None:
+        self.abandoned.append(handle)
+
+
 def outcome(kind: OutcomeKind, message: str = "") -> Outcome:
     return Outcome(PARKED, "", kind, message=message)
 
@@ -82,6 +87,10 @@ def outcome(kind: OutcomeKind, message: str = "") -> Outcome:
     (["retry"], "name transactions, or a filter"),
     (["cancel", PARKED, "--parked"], "--parked: give either ids or filters"),
     (["cancel", "--until", "1h", "--older-than", "1h"], "--until and --older-than"),
+    (["acts", "zoo"], "ID: 'zoo' is no id"),
+    (["list", "--after", "zoo"], "--after: 'zoo' is no id"),
+    (["retry", PARKED, "--timeout", "nan"], "--timeout"),
+    (["resolve", PARKED, "pay", "--reason", "by hand", "--timeout", "inf"], "--timeout"),
 ])
 def test_wrong_use_is_told_before_anything_is_asked(data: Path, arguments: list[str], said: str) -> None:
     result = run(*arguments, "--data", data)
@@ -136,8 +145,10 @@ def test_a_dry_run_asks_nobody(data: Path) -> None:
     (IndefiniteError(ErrorCode.PENDING, "later"), Done.UNKNOWN, "E_PENDING"),
 ])
 def test_what_an_answer_to_resolve_means(data: Path, answer: Any, done: Done, code: str) -> None:
-    acted = Operator(Client(data, answer)).resolve(PARKED, "pay", who="ann", reason="by hand")
+    client = Client(data, answer)
+    acted = Operator(client).resolve(PARKED, "pay", who="ann", reason="by hand")
     assert (acted.done, acted.code) == (done, code)
+    assert len(client.abandoned) == (done is Done.UNKNOWN)  # it must not be done tomorrow, when nobody wants it any more
 
 
 def test_a_cancel_that_came_too_late_is_refused(data: Path) -> None:
@@ -149,6 +160,7 @@ def test_a_cancel_that_came_too_late_is_refused(data: Path) -> None:
 @pytest.mark.parametrize(("call", "said"), [
     (lambda operator: operator.retry(["zoo"], who="ann"), "'zoo' is no id"),
     (lambda operator: operator.retry([PARKED], who=""), "who: must be text"),
+    (lambda operator: operator.retry([PARKED], who="ann", reason="caf\udce9"), "reason: must be valid UTF-8"),
     (lambda operator: operator.resolve(PARKED, "pay", who="ann", reason=" "), "reason: say on what grounds"),
     (lambda operator: operator.pause(who="ann", reason="why"), "name either a saga or a service"),
     (lambda operator: operator.pause(saga="zoo", who="ann", reason="why"), "saga: no 'zoo'"),

@@ -136,3 +136,11 @@ def test_wrong_use(log: Log, run, arguments: list[str], told_why: str) -> None:
     result = run(*arguments)
     assert result.exit_code == 2
     assert told_why in result.stderr
+
+
+def test_an_outcome_that_is_not_known_in_time_is_no_success(log: Log, run) -> None:
+    txn = log.id()
+    log.append(begun(txn))
+    assert run(txn, "--for", "0.1").exit_code == 3
+    log.append(Decided(txn, Decision.COMMIT, NOW))
+    assert run(txn, "--for", "0.1").exit_code == 0
