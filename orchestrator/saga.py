@@ -12,7 +12,7 @@ import msgspec
 from pydantic import BaseModel, ValidationError
 
 from orchestrator.errors import DefiniteError, ErrorCode
-from orchestrator.protocol.bounds import NESTING_MAX, STEPS_MAX, is_deeper, is_open_ended
+from orchestrator.protocol.bounds import BUSINESS_KEY_CHARS_MAX, NESTING_MAX, STEPS_MAX, is_deeper, is_open_ended, shown
 from orchestrator.protocol.retry import FINISH_RETRY, PREPARE_RETRY, RetryPolicy
 from orchestrator.protocol.secrecy import decode_secret, encode_secret
 
@@ -164,11 +164,15 @@ class Saga:
     def encode_input(self, data: Any) -> bytes:
         """Validate and encode the input as msgpack.
 
+        The function of the business key is called as well, as it will be by a shard: if it never returns, or ends its
+        process, then that of its caller.
+
         Raises:
             DefiniteError: E_INVALID_INPUT, naming the field; E_TOO_LARGE.
         """
         try:
-            payload = encode_plain(self.validate_input(data))
+            model = self.validate_input(data)
+            payload = encode_plain(model)
         except RecursionError:
             raise self._too_deep() from None
         except (TypeError, ValueError, OverflowError) as error:  # also UnicodeEncodeError: half of a surrogate pair
@@ -177,7 +181,22 @@ class Saga:
             raise DefiniteError(ErrorCode.TOO_LARGE, f"{self.name}: input of {len(payload)} bytes, at most {INPUT_BYTES_MAX}")
         if self.open_ended:
             self._check_depth(payload)
+        self.business_key_of(model)
         return payload
+
+    def business_key_of(self, model: BaseModel) -> str:
+        """The text by which people find the transaction, cut and fit to be shown; empty where the saga names none.
+
+        Raises:
+            DefiniteError: E_INVALID_INPUT.
+        """
+        if self.business_key is None:
+            return ""
+        try:
+            return shown(str(self.business_key(model)))[:BUSINESS_KEY_CHARS_MAX]
+        except Exception as error:  # noqa: BLE001 - user code
+            raise DefiniteError(
+                ErrorCode.INVALID_INPUT, f"{self.name}: its business_key function raised {type(error).__name__}") from None
 
     def decode_input(self, payload: bytes) -> BaseModel:
         """The model of an encoded input.

@@ -8,12 +8,10 @@ from pydantic import BaseModel
 
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.protocol import traceparent
-from orchestrator.protocol.bounds import ECHO_CHARS_MAX, clipped, has_control_characters, shown
+from orchestrator.protocol.bounds import ECHO_CHARS_MAX, clipped, has_control_characters
 from orchestrator.protocol.identifiers import KEY_BYTES_MAX
 from orchestrator.protocol.messages import SubmitRequest
 from orchestrator.saga import DEADLINE_MS_MAX, Saga
-
-BUSINESS_KEY_CHARS_MAX = 256
 
 
 def newest(sagas: Iterable[Saga]) -> dict[str, Saga]:
@@ -43,7 +41,7 @@ def check(sagas: Mapping[str, Saga], request: SubmitRequest) -> tuple[Saga, Base
         raise
     except Exception as error:  # noqa: BLE001 - a user's validator raised something of its own
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"{saga.name}: validation raised {type(error).__name__}") from None
-    return saga, data, _business_key(saga, data)
+    return saga, data, saga.business_key_of(data)
 
 
 def check_key(key: object) -> str | None:
@@ -70,17 +68,6 @@ def check_deadline(duration_ms: object) -> None:
     if type(duration_ms) is not int or not 0 <= duration_ms <= DEADLINE_MS_MAX:
         raise DefiniteError(
             ErrorCode.INVALID_INPUT, f"deadline_ms: must be a whole number from 1 to {DEADLINE_MS_MAX}, got {duration_ms!r}")
-
-
-def _business_key(saga: Saga, data: BaseModel) -> str:
-    """The text by which people find the transaction, cut and fit to be shown; empty where the saga names none."""
-    if saga.business_key is None:
-        return ""
-    try:
-        return shown(str(saga.business_key(data)))[:BUSINESS_KEY_CHARS_MAX]
-    except Exception as error:  # noqa: BLE001 - user code
-        raise DefiniteError(
-            ErrorCode.INVALID_INPUT, f"{saga.name}: its business_key function raised {type(error).__name__}") from None
 
 
 def retry_after_ms(open_count: int) -> int:

@@ -15,6 +15,7 @@ RESULT_BYTES_MAX = 4 * 1024 * 1024  # encoded, of one step
 REQUEST_BYTES_MAX = 16 * 1024 * 1024  # encoded, of one step: it may hold the input and several results
 CODE_CHARS_MAX = 64  # of a refusal
 MESSAGE_CHARS_MAX = 1_000  # of a refusal, or of an error that a service's code raised
+BUSINESS_KEY_CHARS_MAX = 256
 ECHO_CHARS_MAX = 80  # of what a caller sent, in the refusal of it
 
 # C0 and C1, line and paragraph separators, and what turns the direction of a text around

@@ -139,6 +139,18 @@ def test_an_unknown_saga_is_not_echoed_at_length() -> None:
     assert len(refusal.message) < 200
 
 
+def test_what_a_business_key_does_it_does_to_the_caller_first() -> None:
+    called = []
+
+    def business_key(data: object) -> str:
+        called.append(data)
+        raise ZeroDivisionError
+
+    with pytest.raises(DefiniteError, match="its business_key function raised ZeroDivisionError"):
+        saga(business_key=business_key).encode_input({})
+    assert len(called) == 1
+
+
 def test_a_business_key_is_cut_and_fit_to_be_shown() -> None:
     alone = Alone(saga(business_key=lambda _: f"order{ESCAPE}" + "x" * 1_000))
     (begun,) = alone.submit().records
