@@ -38,7 +38,9 @@ _SHARD = (
     Metric("step_ms", Type.HISTOGRAM, "From the first attempt of a step's message to its answer; phase: prepare, or finish "
            "for commit, rollback and perform", ("service", "step", "phase")),
     Metric("retries", Type.COUNTER, "Answers that made a shard ask again: not yet, or a transient error", ("service", "code")),
-    Metric("timeouts", Type.COUNTER, "Attempts that were not answered in time and repeated", ("service",)),
+    Metric(
+        "timeouts", Type.COUNTER, "Attempts that were not answered in time and repeated, not counting those answered *not yet*",
+        ("service",)),
     Metric("parkings", Type.COUNTER, "Steps that were parked", ("service", "code")),
     Metric("fenced", Type.COUNTER, "Times that a participant or the log called a shard's epoch stale"),
     Metric("service_lost", Type.COUNTER, "Outages of a service, as a shard met them", ("service",)),

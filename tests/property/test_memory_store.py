@@ -216,7 +216,7 @@ class PurgesHeld(MemoryStore):
     def retain(self, retention) -> bool:
         changed = super().retain(retention)
         held = tuple(key for key in self.prepared_keys() if key[0] < f"{self.retention.watermark_ms:012x}")
-        self._staged = self._staged._replace(purged=self._staged.purged + held)
+        self._purged += held
         return changed or bool(held)
 
 

@@ -70,7 +70,7 @@ DISKS: Final = (
     Bug("a service opens without a sync", "what an earlier life wrote and did not sync is answered from", "56b",
         (Edit(f"{_STORE}.__init__", "journal.commit(self._staged)", "pass"),), "blackout"),
     Bug("state without its rows", "the state of a batch is durable, its ledger rows are not", "19",
-        (Edit(f"{_STORE}.write", "rows=dict(rows)", "rows={}"),)),
+        (Edit(f"{_STORE}.write", "Entry(dict(rows), ", "Entry({}, "),)),
 )
 
 WAITING: Final = (
