@@ -224,8 +224,8 @@ def test_a_key_is_remembered_for_the_retention_period_though_its_shards_clock_wa
     log.retention_ms = DAY
     log.reopen()
     log.take()
-    now_ms = NOW + 10 * DAY
-    for _ in range(12):
+    for days in range(1, 11):
+        now_ms = NOW + days * DAY
         watermark_ms = sole(log.store.append([log.request()], now_ms)).watermark_ms
     assert watermark_ms == now_ms - DAY
     shards_ms = watermark_ms + 30_000
