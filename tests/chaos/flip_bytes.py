@@ -1,7 +1,7 @@
 # ruff: noqa: T201 - a command prints
 """Every byte of a small log and of a service's store flipped, and every length cut: what is noticed, and when.
 
-    python tests/chaos/flip_bytes.py [--every 1] [--seed 1]
+    python tests/chaos/flip_bytes.py [--every 1] [--seed 1] [--of "log killed"]
 
 Database, write-ahead log and mark, as a killed process leaves them and as a closed one does. What was acknowledged is known,
 so that each damage falls into one class:
@@ -128,18 +128,28 @@ def _outcomes(state: State) -> list[tuple[Any, ...]]:
     return sorted((tuple(row[column] for column in _OUTCOME) for row in _rows(state, "transactions")), key=repr)
 
 
-def sweep(every: int, seed: int) -> tuple[dict[str, dict[str, Counter[str]]], list[str]]:
-    """Classes by subject and kind of damage, and the bad ones."""
-    draw = random.Random(f"flip {seed}")
+def told(content: bytes, damaged: bytes) -> str:
+    """What is damaged, for a person."""
+    if len(damaged) < len(content):
+        return f"cut to {len(damaged)} bytes"
+    at = next(number for number, (one, other) in enumerate(zip(content, damaged, strict=True)) if one != other)
+    return f"byte {at}: {content[at]:#04x} became {damaged[at]:#04x}, amid {content[max(at - 20, 0):at + 20]!r}"
+
+
+def sweep(every: int, seed: int, of: str = "") -> tuple[dict[str, dict[str, Counter[str]]], list[str]]:
+    """Classes by subject and kind of damage, and the bad ones; of one subject, or of all."""
     counted: dict[str, dict[str, Counter[str]]] = {}
     bad = []
     for subject in subjects(seed):
+        if of not in ("", subject.name):
+            continue
+        draw = random.Random(f"flip {seed} {subject.name}")
         kinds = counted.setdefault(subject.name, {})
         for number, (path, kind, damaged) in enumerate(damages(subject, every, draw)):
             judged = judge(subject, path, damaged)
             kinds.setdefault(kind, Counter())[judged] += 1
             if judged in BAD:
-                bad.append(f"{judged}: {subject.name}, {kind}, damage {number}")
+                bad.append(f"{judged}: {subject.name}, {kind}, damage {number}: {told(subject.files[path], damaged)}")
         print(f"{subject.name}: {sum(sum(classes.values()) for classes in kinds.values()):,} damages", file=sys.stderr)
     return counted, bad
 
@@ -149,10 +159,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="every byte of a log and a store flipped and cut")
     parser.add_argument("--every", type=int, default=1, help="every so manieth byte only")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--of", default="", choices=[f"{kind} {end}" for kind in STORIES for end in ("killed", "closed")])
     given = parser.parse_args()
-    counted, bad = sweep(given.every, given.seed)
+    counted, bad = sweep(given.every, given.seed, given.of)
     print(json.dumps({"damages": sum(sum(c.values()) for kinds in counted.values() for c in kinds.values()),
-                      "by_store": counted, "bad": len(bad), "first": bad[:3]}))
+                      "by_store": counted, "bad": len(bad), "first": bad[:20]}))
     return 1 if bad else 0
 
 
