@@ -14,6 +14,8 @@ import sqlite3
 import time
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+import msgspec
+
 from orchestrator.ballast import BALLAST_BYTES, Ballast, is_full
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.files import REAL_FILES
@@ -98,6 +100,8 @@ def reading(path: Path) -> Iterator[None]:
         if _may_pass(error):
             raise
         raise _unreadable(path, error) from error
+    except (TypeError, ValueError, msgspec.MsgspecError) as error:  # a value that is not what its column holds
+        raise refused(path, f"it is damaged: {type(error).__name__}: {error}") from error
 
 
 class OwnedDatabase:

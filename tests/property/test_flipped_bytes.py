@@ -60,3 +60,13 @@ def test_a_capital_in_a_tables_name_changes_nothing(capital: bytes) -> None:
     assert capital.lower() in content
     damaged = content.replace(capital.lower(), capital)
     assert judge(subject, str(subject.story.path), damaged) == "harmless"
+
+
+def test_an_id_that_is_no_text_any_more_is_refused() -> None:
+    """One bit of a row's header makes bytes of a text, and the next columns one byte longer or shorter."""
+    (subject,) = [found for found in subjects(1) if found.name == "log closed"]
+    content = subject.files[str(subject.story.path)]
+    rows = [at for at in range(len(content) - 8) if content[at] == 0x4d and content[at + 1] in (0x55, 0x53, 0x51, 0x57)]
+    judged = {judge(subject, str(subject.story.path), content[:at] + b"\x4c" + content[at + 1:]) for at in rows}
+    assert rows
+    assert judged <= {"refused", "verified"}

@@ -35,7 +35,7 @@ from orchestrator.protocol.bounds import (
 )
 from orchestrator.protocol.desk import check_act
 from orchestrator.protocol.identifiers import make_id
-from orchestrator.protocol.messages import Command, Kind, Status, SubmitRequest
+from orchestrator.protocol.messages import ClientBatch, Command, Kind, LookupRequest, Status, SubmitRequest
 from orchestrator.saga import INPUT_BYTES_MAX, Saga, Step, encode_plain
 from orchestrator.submission import read_submissions
 from unit.core_alone import WAITER, Alone, outcomes, saga, step
@@ -305,3 +305,8 @@ class Till(Service):
 
     def perform_tell(self, state: State, request: Size) -> Text:
         return self.prepare_put(state, request)
+
+
+def test_a_batch_that_asks_for_nothing_is_empty() -> None:
+    assert ClientBatch(1, "client", []).empty
+    assert not ClientBatch(1, "client", [], lookups=[LookupRequest(1, "k", "")]).empty

@@ -188,3 +188,16 @@ def test_a_service_that_an_operator_has_paused_is_not_taken_for_down() -> None:
     world.pending.include(world.core.pause(Pauses(1, [Pause("", "pay", "ann", "", 1)]), world.now_ms))
     world.run(12)
     assert world.turned() == []
+
+
+def test_a_shard_that_is_full_says_so_but_for_sagas_whose_service_is_down() -> None:
+    deployment = Deployment(open_max=1_000_000)
+    traffic = deployment.core.traffic
+    assert not traffic.is_down(["stock", "pay"])
+    deployment.ill.add("pay")
+    for _ in range(100):
+        deployment.submit("order")
+        deployment.turn()
+    while not traffic.is_down(["pay"]):
+        deployment.turn()
+    assert (traffic.is_down(["stock", "pay"]), traffic.is_down(["stock"])) == (True, False)

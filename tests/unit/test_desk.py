@@ -257,6 +257,7 @@ def test_a_pause_refuses_what_is_new_and_answers_repeats(paused: tuple[str, str]
     assert alone.submit(3, "old").lookups == []  # joins
     assert codes(alone.say(commands(running)[0], Status.YES)) == [("Decided", "")]  # what is open goes on
     alone.core.pause(Pauses(2, []), NOW_MS)
+    assert alone.core.pauses.version == 2
     assert codes(alone.submit(4, "new")) == [("Begun", "")]
 
 
@@ -334,3 +335,36 @@ def test_a_perform_does_not_read_what_nobody_told() -> None:
     alone.stored(alone.say(perform, Status.NO, "E_NO"))
     resolved = alone.stored(act(alone, ActKind.RESOLVE, commit.transaction, "n"))
     assert (sent(resolved), codes(resolved)) == ([], [("Parked", "E_SERVICE_UNAVAILABLE")])
+
+
+@pytest.mark.parametrize(("kind", "who", "said"), [
+    (ActKind.RETRY, "", "who: must be text"), (ActKind.PAUSE, "ann", "kind: PAUSE is no act on one")])
+def test_what_is_no_act_on_a_transaction_is_refused(kind: ActKind, who: str, said: str) -> None:
+    alone, txn = parked("a")
+    refused = act(alone, kind, txn, who=who)
+    assert told(refused) == [(9, "REJECTED", "E_INVALID_INPUT")]
+    assert said in outcomes(refused)[0].message
+    assert refused.records == []
+
+
+def test_two_operators_who_ask_alike_are_both_told() -> None:
+    alone, txn = parked("a")
+    first, second = act(alone, ActKind.RETRY, txn), act(alone, ActKind.RETRY, txn)
+    assert (len(first.records), second.records) == (1, [])
+    assert told(alone.stored(first)) == [(9, "ACTED", "")] * 2
+
+
+def test_a_suspect_that_is_not_driven_yet_is_resolved_later() -> None:
+    alone = Alone(adopted=[opened(1, Decision.COMMIT, recoveries=2)], quarantine_after=2)
+    asked = act(alone, ActKind.RESOLVE, opened(1).begun.transaction, "a")
+    assert told(asked) == [(9, "RETRY", "E_NOT_READY")]
+
+
+def test_the_service_was_quicker_than_the_resolution() -> None:
+    alone, txn = parked("a", "b")
+    again = [command for command in commands(alone.tick(5_000)) if command.step == "a"]
+    asked = act(alone, ActKind.RESOLVE, txn, "a")
+    alone.stored(alone.say(again[0], Status.ACK))
+    done = alone.stored(asked)
+    assert (codes(done), told(done)) == ([], [(9, "ACTED", "")])
+    assert alone.core.open_count == 1  # b is parked still, and a counts once

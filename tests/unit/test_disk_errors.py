@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from orchestrator.creation import create_database
-from orchestrator.database import OwnedDatabase, open_reader
+from orchestrator.database import OwnedDatabase, open_reader, reading
 from orchestrator.errors import DefiniteError
 from orchestrator.files import RealFiles
 from orchestrator.ownership import OwnerLock
@@ -150,3 +150,70 @@ def test_a_reader_of_what_is_gone_says_so(path: Path) -> None:
     path.with_name("shop.sqlite").write_bytes(b"")
     with pytest.raises((DefiniteError, sqlite3.Error), match="cannot be read"):
         open_reader(path)
+
+
+class Lacking(RealFiles):
+    """A disk on which opening a database, or a look at its length, fails at first."""
+
+    def __init__(self, where: str, code: int) -> None:
+        self.error = sqlite3.OperationalError("disk I/O error")
+        self.error.sqlite_errorcode = code
+        self.where = where
+
+    def connect(self, path: Path, mode: str) -> sqlite3.Connection:
+        connection = super().connect(path, mode)
+        return Stumbling(connection, self.error) if self.where == "pragma" else connection
+
+    def size(self, path: Path) -> int:
+        if self.where == "size" and path.suffix == ".sqlite":
+            raise self.error
+        return super().size(path)
+
+
+class Stumbling:
+    """A connection whose first statement fails."""
+
+    def __init__(self, connection: sqlite3.Connection, error: sqlite3.Error) -> None:
+        self._connection, self._error = connection, error
+
+    def execute(self, _sql: str) -> None:
+        raise self._error
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+@pytest.mark.parametrize("where", ["pragma", "size"])
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_IOERR_READ, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE])
+def test_what_may_be_over_soon_is_no_refusal_while_it_is_opened(path: Path, where: str, code: int) -> None:
+    with pytest.raises(sqlite3.OperationalError, match="disk I/O error"):
+        OwnedDatabase(path, "shop", "run", files=Lacking(where, code))
+    OwnedDatabase(path, "shop", "run").close()
+
+
+def test_what_may_be_over_soon_is_no_refusal_while_it_is_read(path: Path) -> None:
+    with pytest.raises(sqlite3.OperationalError), reading(path):
+        raise Lacking("", sqlite3.SQLITE_FULL).error
+
+
+def test_a_value_that_is_not_what_its_column_holds_is_damage(path: Path) -> None:
+    with pytest.raises(DefiniteError, match="it is damaged: TypeError"), reading(path):
+        sorted(["text", b"bytes"])
+
+
+def test_a_commit_that_finds_no_room_for_the_index_leaves_the_ballast_to_its_successor(path: Path) -> None:
+    class NoIndex:
+        def write(self, _sequence: int) -> None:
+            raise Lacking("", sqlite3.SQLITE_IOERR_SHMSIZE).error
+
+    database = OwnedDatabase(path, "shop", "run", ballast_bytes=1 << 20)
+    ballast = path.with_name("shop.sqlite.ballast")
+    assert ballast.exists()
+    mark, database._mark = database._mark, NoIndex()
+    database.begin()
+    with pytest.raises(sqlite3.OperationalError):
+        database.commit()
+    assert not ballast.exists()
+    assert not path.with_name("shop.sqlite.failed").exists()
+    database._mark = mark
+    database.close()

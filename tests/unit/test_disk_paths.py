@@ -173,6 +173,8 @@ def test_a_record_of_a_newer_schema_is_not_guessed_at() -> None:
     assert decode_record(encode_record(1, NOW, record)[2]).record == record
     with pytest.raises(ValueError, match="newer than this program's 1: upgrade"):
         decode_record(msgspec.msgpack.encode(Envelope(2, NOW, record)))
+    with pytest.raises(ValueError, match="it is a str, not bytes"):
+        decode_record("a text that was a blob")
 
 
 @pytest.fixture

@@ -171,6 +171,7 @@ def test_acts_are_forgotten_after_more_than_a_year_but_for_the_newest(log: Log) 
     ("UPDATE resolutions SET step = 'ship'", "it does not"),
     ("DELETE FROM parkings", "the index has 0 Parked records"),
     ("UPDATE transactions SET state = 1 WHERE state = 3", "it asserts ABORT, the index says COMMITTING"),
+    ("UPDATE transactions SET decided_sequence = 0", "it stands before a decision"),
 ])
 def test_tampering_is_found(log: Log, damage: str, problem: str) -> None:
     txn = aborting(log)
@@ -181,3 +182,15 @@ def test_tampering_is_found(log: Log, damage: str, problem: str) -> None:
         connection.execute(damage)
     with closing(read(log)) as reader:
         assert any(problem in found for found in reader.verify()), reader.verify()
+
+
+def test_one_of_two_ledgers_that_agrees_leaves_the_other_awaited(log: Log) -> None:
+    txn = aborting(log)
+    log.append(park(txn, "ship"), resolve(txn), resolve(txn, "ship"), Ended(txn, NOW))
+    assert statuses(log.append(park(txn, "pay", ""))) == ["STORED"]
+    with closing(read(log)) as reader:
+        assert [one.step for one in reader.resolved()[txn]] == ["ship"]
+    assert statuses(log.append(park(txn, "ship", ""))) == ["STORED"]
+    with closing(read(log)) as reader:
+        assert reader.resolved() == {}
+        assert reader.pauses().paused == []

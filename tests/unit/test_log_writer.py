@@ -79,6 +79,7 @@ def make(store: GatedStore | LogStore) -> tuple[LogWriter, list[BaseException], 
 async def test_who_arrives_during_a_commit_joins_the_next_one() -> None:
     store = GatedStore()
     writer, _, _ = make(store)
+    assert writer.thread > 0
     waiting = [writer.append(request(1))]
     await asyncio.to_thread(store.started.wait, 10)
     waiting += [writer.append(request(number)) for number in (2, 3, 4)]

@@ -8,7 +8,7 @@ from orchestrator.protocol.effects import Joiner, Lookup
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import Inquiry, Kind, Status
 from orchestrator.protocol.pacing import AT_A_TIME, TURN_MS, Held, Pacing
-from orchestrator.protocol.records import AppendStatus, Decision, Parked, StoredTransaction
+from orchestrator.protocol.records import AppendStatus, Decision, Parked, Resolved, StoredTransaction
 from orchestrator.protocol.recovery import TRIAL_MS
 from orchestrator.protocol.transaction import Transaction
 from orchestrator.saga import encode_plain
@@ -262,3 +262,9 @@ def test_recovered_says_how_much_there_was() -> None:
     assert (notice.event, notice.message) == ("recovered", "1 partitions, 2 open transactions")
     assert {partition_of(c.transaction) for c in commands(alone.adopted)} == {5}
     assert {c.epoch for c in commands(alone.adopted)} == {2}
+
+
+def test_an_assertion_on_a_step_that_the_saga_has_no_more_is_passed_over() -> None:
+    resolved = Resolved(opened(1).begun.transaction, "gone", Decision.COMMIT, "ann", "why", 0)
+    alone = Alone(adopted=[opened(1, Decision.COMMIT, resolved=[resolved])])
+    assert sent(alone.adopted) == [("a", "COMMIT", 1)]

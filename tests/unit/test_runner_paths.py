@@ -291,3 +291,12 @@ def test_a_request_that_is_not_msgpack_is_a_durable_no(rig: Rig, request_: bytes
     (reply,) = rig.run(Work(Command(txn(1), "s", P, 1, 1, "hold", request_), "peer"))
     assert (reply.status, reply.code, rig.row().state) == (Status.NO, "E_INVALID_INPUT", RowState.REFUSED)
     assert "not msgpack" in reply.message
+
+
+def test_a_request_that_was_kept_is_not_taken_for_another_rows(rig: Rig) -> None:
+    """The row was written anew since: what is decoded is what it says."""
+    rig.one(P)
+    row = rig.row()
+    other = msgspec.structs.replace(row, request=encode_plain({"what": "ink"}))
+    operation = rig.runner._operations["hold"]
+    assert rig.runner._request_of(operation, (row.transaction, row.step), other).what == "ink"

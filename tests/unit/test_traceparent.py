@@ -97,3 +97,9 @@ def test_older_readers_skip_the_new_field_and_newer_ones_fill_it_in() -> None:
     assert former.business_key == "b"
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(former), type=Begun).traceparent == ""
     assert SubmitRequest(1, "k", "s", b"", 0).traceparent == ""
+
+
+def test_a_place_below_another_span_is_in_the_same_trace() -> None:
+    place = parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    below = place.under("00f067aa0ba902b7")
+    assert str(below) == "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"
