@@ -23,7 +23,8 @@ TESTS = (
     "coordinator*", "drive_paths", "recovery_paths", "runner_paths", "disk_*", "ledger", "pacing", "standing", "retry_budget",
     "service_base", "service_host", "store", "database", "rescue", "log_*", "doubt", "audit_stores", "bounds", "secrecy",
     "draining", "migration", "desk", "acts_borders", "breaker*", "saga_versions", "trace*", "backlog", "reversed_in_doubt",
-    "metrics_s*", "metrics_figures", "audit_asserted", "damaged_meta", "no_room", "foreign_log", "operate_commands", "summary")
+    "metrics_s*", "metrics_figures", "audit_asserted", "damaged_meta", "no_room", "foreign_log", "operate_commands", "summary",
+    "terminal_watch")
 SLOW = "hundred_thousand or stormed or no_more_than_a_bound or do_not_need_a_stopped"
 
 

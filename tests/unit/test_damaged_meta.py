@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.creation import create_database
+from orchestrator.database import OwnedDatabase, _check
 from orchestrator.errors import DefiniteError
 from orchestrator.log.store import LogStore
 from unit.disk_bench import LOG, TEMPLATE
@@ -26,3 +32,16 @@ def test_every_flip_beside_the_named_values_is_refused_or_harmless() -> None:
             else:
                 store.close()
     assert refused > AROUND // 2
+
+
+def test_a_value_that_a_scan_finds_and_a_look_up_does_not_is_refused(tmp_path) -> None:
+    path = tmp_path / "shop.sqlite"
+    create_database(path, "", "shop")
+    database = OwnedDatabase(path, "shop", "run")
+
+    def execute(sql: str, parameters: tuple[str, ...] = ()) -> object:
+        return SimpleNamespace(fetchone=lambda: None) if parameters == ("uuid",) else database.connection.execute(sql, parameters)
+
+    with pytest.raises(DefiniteError, match="its meta value 'uuid' cannot be looked up"):
+        _check(SimpleNamespace(execute=execute), path, "shop", database._mark, "")
+    database.close()

@@ -368,3 +368,9 @@ def test_the_service_was_quicker_than_the_resolution() -> None:
     done = alone.stored(asked)
     assert (codes(done), told(done)) == ([], [(9, "ACTED", "")])
     assert alone.core.open_count == 1  # b is parked still, and a counts once
+
+
+def test_what_has_not_begun_durably_cannot_be_acted_on_yet() -> None:
+    alone = Alone()
+    (begun,) = alone.submit().records
+    assert told(act(alone, ActKind.CANCEL, begun.transaction)) == [(9, "RETRY", "E_NOT_READY")]

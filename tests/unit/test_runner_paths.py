@@ -298,5 +298,6 @@ def test_a_request_that_was_kept_is_not_taken_for_another_rows(rig: Rig) -> None
     rig.one(P)
     row = rig.row()
     other = msgspec.structs.replace(row, request=encode_plain({"what": "ink"}))
-    operation = rig.runner._operations["hold"]
-    assert rig.runner._request_of(operation, (row.transaction, row.step), other).what == "ink"
+    operation, key = rig.runner._operations["hold"], (row.transaction, row.step)
+    rig.runner._held.put(key, (row, Order(what="pen")))
+    assert rig.runner._request_of(operation, key, other).what == "ink"
