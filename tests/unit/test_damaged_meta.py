@@ -40,7 +40,8 @@ def test_a_value_that_a_scan_finds_and_a_look_up_does_not_is_refused(tmp_path) -
     database = OwnedDatabase(path, "shop", "run")
 
     def execute(sql: str, parameters: tuple[str, ...] = ()) -> object:
-        return SimpleNamespace(fetchone=lambda: None) if parameters == ("uuid",) else database.connection.execute(sql, parameters)
+        nothing = SimpleNamespace(fetchone=lambda: None)
+        return nothing if parameters == ("uuid",) else database.connection.execute(sql, parameters)
 
     with pytest.raises(DefiniteError, match="its meta value 'uuid' cannot be looked up"):
         _check(SimpleNamespace(execute=execute), path, "shop", database._mark, "")
