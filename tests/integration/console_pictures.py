@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -135,10 +136,11 @@ def _terminal(page: Any, out: Path, name: str, arguments: list[str]) -> None:
     os.close(ours)
     assert process.returncode == 0, written
     terminal = Console(record=True, width=TERMINAL_SIZE[1], file=io.StringIO())
-    terminal.print(Text.from_ansi(written.decode()))
-    paper = page.context.new_page()
+    terminal.print(Text.from_ansi(written.decode().replace("\r\n", "\n")))
+    paper = page.context.browser.new_page()
     paper.set_viewport_size(DESK)
-    paper.set_content(terminal.export_svg(title=f"raytx {arguments[0]}"))
+    drawn = terminal.export_svg(title=f"raytx {arguments[0]}")
+    paper.set_content(re.sub(r"@font-face \{.*?\}", "", drawn, flags=re.DOTALL))  # which would be fetched from elsewhere
     paper.locator("svg").screenshot(path=out / f"{name}-payment-down.png")
     paper.close()
 
