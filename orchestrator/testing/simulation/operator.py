@@ -29,6 +29,7 @@ class Operator:
     def __init__(self, world: World) -> None:
         self._world = world
         self._resolved: set[tuple[str, str]] = set()  # by the log's word, until it says that their ledgers agree
+        self._parkings: set[Parked] = set()  # stored: an append that is repeated holds them again
         self._paused: set[tuple[str, str]] = set()
 
     def plan(self) -> None:
@@ -45,9 +46,14 @@ class Operator:
         for record, result in records:
             if result.status is not AppendStatus.STORED:
                 continue
+            repeated = record in self._parkings
+            if isinstance(record, Parked) and record.code:
+                self._parkings.add(record)
             if isinstance(record, Resolved):
                 self._check(record)
             elif isinstance(record, Parked) and (record.transaction, record.step) in self._resolved:
+                if repeated:
+                    continue
                 if record.code:
                     world.violation("R", f"{record.transaction} {record.step} is parked though it was resolved before")
                 self._resolved.discard((record.transaction, record.step))
