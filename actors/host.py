@@ -110,9 +110,9 @@ class ServiceHost:
         self._faults: FaultyService | None = None
         self._spans: ServiceSpans | None = None  # where the setting `tracing` asks for them
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
-        self._meter = ServiceMeter(spec.name)
         self._tasks: set[asyncio.Task[None]] = set()
         self._endpoint = Endpoint({"exchange": self.exchange})
+        self._meter = ServiceMeter(spec.name, self._endpoint.refused)
         self._spawn(self._open())
 
     def __repr__(self) -> str:

@@ -11,6 +11,8 @@ from orchestrator.protocol.counts import Histogram
 from orchestrator.protocol.messages import Kind, Status
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from actors.doubt import Doubts
     from actors.store import Store
 
@@ -20,6 +22,10 @@ _KINDS, _STATUSES = list(Kind), list(Status)
 class ServiceMeter:
     """Counts on behalf of one process of a service; lives on its event loop.
 
+    Args:
+        service: its name.
+        refused: connections that its endpoint refused, by reason, live.
+
     Attributes:
         answers: by kind and status of the reply.
         messages: of each batch.
@@ -28,13 +34,13 @@ class ServiceMeter:
         began_s: when the batch under way was handed over.
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, refused: Mapping[str, int]) -> None:
         self.since_ms = time.time_ns() // 1_000_000
         self.answers = [[0] * len(_STATUSES) for _ in _KINDS]
         self.messages, self.took_ms = Histogram(), Histogram()
         self.inquiries = 0
         self.began_s = 0.0
-        self._service = service
+        self._service, self._refused = service, refused
 
     def finished(self, messages: int, now_s: float) -> None:
         """A batch came back from the store's thread."""
@@ -45,6 +51,7 @@ class ServiceMeter:
         """All figures of a service; without a store, while it recovers, only that it does not serve."""
         figures, service = Figures(self.since_ms), self._service
         figures.value("serving", int(store is not None))
+        figures.refused(self._refused)
         if store is None:
             return figures.plain()
         figures.value("restarts", store.database.restarts)

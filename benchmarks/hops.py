@@ -57,22 +57,23 @@ def measure_hops(calls: int, rounds: int, ways: Sequence[str] = WAYS) -> dict[st
 
 async def _measure(way: str, calls: int) -> tuple[float, float]:
     async with _WAYS[way]() as call:
-        await _calls(call, calls // 10, TOGETHER)  # warm
-        alone_s = await _calls(call, calls // 10, ALONE)
-        together_s = await _calls(call, calls, TOGETHER)
-    return alone_s / (calls // 10) * 1e6, calls / together_s
+        await _call_s(call, calls // 10, TOGETHER)  # warm
+        alone_s = await _call_s(call, calls // 10, ALONE)
+        together_s = await _call_s(call, calls, TOGETHER)
+    return alone_s * 1e6, 1 / together_s
 
 
-async def _calls(call: Call, number: int, at_once: int) -> float:
-    payload = bytes(PAYLOAD_BYTES)
+async def _call_s(call: Call, number: int, at_once: int) -> float:
+    """Seconds that pass for each call; at least one for each of those at once."""
+    payload, each = bytes(PAYLOAD_BYTES), max(number // at_once, 1)
 
     async def one_after_another() -> None:
-        for _ in range(number // at_once):
+        for _ in range(each):
             assert len(await call(payload)) == PAYLOAD_BYTES
 
     began_s = time.perf_counter()
     await asyncio.gather(*(one_after_another() for _ in range(at_once)))
-    return time.perf_counter() - began_s
+    return (time.perf_counter() - began_s) / (each * at_once)
 
 
 # ---- the ways ---------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import msgspec
 from benchmarks import comparisons, postgres, system_calls
 from benchmarks.alternation import Execute
 from benchmarks.comparisons import OTHERS, Comparison
-from benchmarks.execution import execute
+from benchmarks.execution import FailedRunError, execute
 from benchmarks.past import write_history
 from benchmarks.plan import ON_DBOS, ON_POSTGRES, Plan, System
 from orchestrator.errors import DefiniteError, ErrorCode
@@ -56,6 +56,7 @@ class Preparation:
 
         Raises:
             DefiniteError: E_INVALID_INPUT: there is none.
+            FailedRunError: what it needs could not be measured.
         """
         makers: dict[str, Callable[[], Comparison]] = {
             "systems": self._systems, "history": self._history, "latency": self._latency, "cost": self._cost,
@@ -90,7 +91,10 @@ class Preparation:
         """At half of the rate that was asked for, or else of what it can do."""
         capacity = 2 * self._asked.rate_per_s
         if not capacity:
-            capacity = self._run(self._plan).orders_per_s
+            found = self._run(self._plan)
+            if not found.ok:
+                raise FailedRunError(f"the run that measures the capacity does not count: {'; '.join(found.notes)}")
+            capacity = found.orders_per_s
             self._progress(f"capacity: {capacity:,.0f} orders/s at {self._plan.concurrency:,} in flight")
         return comparisons.latency(self._plan, capacity)
 

@@ -96,7 +96,7 @@ class Shard:
         self._loader = Loader(self._log, self._loaded)
         self._tasks: set[asyncio.Task[None]] = set()
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
-        self._meter = ShardMeter()
+        self._meter = ShardMeter(self._endpoint.refused)
         self._spans: ShardSpans | None = None  # where the setting `tracing` asks for them
         asyncio.get_running_loop().set_exception_handler(self._bug)
         self._spawn(self._recover())

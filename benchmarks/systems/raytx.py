@@ -9,9 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import orders, system_calls
+from benchmarks import orders, system_calls, verdict
 from benchmarks.counting import COUNTED_APP, calls_of
-from benchmarks.observed import Snapshot, committed_since, figures, look, memory
+from benchmarks.observed import Snapshot, figures, look, memory
 from benchmarks.orders import WEEK_MS
 from benchmarks.other_usage import RAY, ProcessMeter, daemons
 from benchmarks.plan import Measured, Plan
@@ -19,20 +19,19 @@ from benchmarks.slow import SlowOnes
 from benchmarks.systems.directory import data_directory
 from loadgen.tally import Tally
 from loadgen.usage import CLIENT, Meter, Usage
-from loadgen.workload import PLACE_ORDER, Workload
-from orchestrator.audit import audit
+from loadgen.workload import Workload
 from orchestrator.cli import parse_settings
 from orchestrator.client import Client, connect
-from orchestrator.config import Settings
+from orchestrator.config import LogLevel, Settings
 from orchestrator.deployment import DataDirectory
 from orchestrator.log.rest import wait_for_rest
 from orchestrator.log.store import LogStore
+from orchestrator.logs import configure_logging
 
 SHOP = "actors.orders:app"
 STATUS_S = 5.0
 REST_S_MAX = 60.0
 PAYMENT = "payment"
-INDIRECT = '"event":"indirect"'
 
 
 def run(plan: Plan) -> Measured:
@@ -47,12 +46,15 @@ def run(plan: Plan) -> Measured:
         began_s = time.perf_counter()
         with connect(data, app=COUNTED_APP if plan.strace else SHOP, settings=settings_of(plan, data)) as client:
             start_s = time.perf_counter() - began_s
+            configure_logging(CLIENT, data, LogLevel.WARNING, stderr=False)  # it has connections of its own
             run_of = _Run(client, plan, orders.workload_of(plan), data)
             measured = run_of.measure()
             app = client.deployment.app
         measured.figures |= {"start_s": start_s, "log_open_s": _log_open_s(data)}
-        judge(measured, data, app, began_ms=began_ms, told=run_of.committed)
-        judge_plane(measured, data)
+        verdict.judge_stored(measured, data, app, began_ms=began_ms, told=run_of.committed)
+        verdict.judge_done(measured, None if plan.rate_per_s else plan.orders)
+        verdict.judge_rest(measured, REST_S_MAX, rested=run_of.rested)
+        verdict.judge_plane(measured, data, began_ms)
         return measured
 
 
@@ -62,7 +64,7 @@ class _Run:
     def __init__(self, client: Client, plan: Plan, workload: Workload, data: Path) -> None:
         self._client, self._plan, self._workload, self._data = client, plan, workload, data
         self._statuses = partial(client.deployment.statuses, STATUS_S)
-        self.committed = 0
+        self.committed, self.rested = 0, True
 
     def measure(self) -> Measured:
         plan, client = self._plan, self._client
@@ -121,7 +123,7 @@ class _Run:
         return look(self._statuses(), self._data, self._client.deployment.app)
 
     def _rest(self) -> None:
-        wait_for_rest(DataDirectory(self._data).log_path, REST_S_MAX)
+        self.rested &= wait_for_rest(DataDirectory(self._data).log_path, REST_S_MAX)
 
 
 def summary(tally: Tally, usage: Usage) -> Measured:
@@ -132,27 +134,6 @@ def summary(tally: Tally, usage: Usage) -> Measured:
     return Measured(
         ok=True, orders=count, committed=committed, wall_s=tally.wall_s, latency_ms=orders.latency_ms(tally),
         cpu_us_per_order=cost, notes=list(usage.notes))
-
-
-def judge(measured: Measured, data: Path, app: Any, *, began_ms: int, told: int) -> None:
-    """A run counts if the audit is ok, and the log has committed what callers were told, no more and no less."""
-    audited = audit(data, app)
-    stored = committed_since(DataDirectory(data).log_path, PLACE_ORDER, began_ms)
-    measured.ok = audited.ok and stored == told
-    if not audited.ok:
-        measured.notes.append(f"the audit found violations: {audited.to_json().get('first_violation')}")
-    if stored != told:
-        measured.notes.append(f"{told} orders were told to be committed, the log has {stored}")
-
-
-def judge_plane(measured: Measured, data: Path) -> None:
-    """A run over the direct plane must not have gone over Ray calls, which stand in where a connection cannot be had."""
-    logs = (data / "logs").glob("*.jsonl")
-    indirect = sum(path.read_text().count(INDIRECT) for path in logs)
-    measured.figures["indirect"] = float(indirect)
-    if indirect:
-        measured.notes.append(f"{indirect} times a connection could not be had, and Ray calls stood in for some seconds")
-        measured.ok = False
 
 
 def _log_open_s(data: Path) -> float:

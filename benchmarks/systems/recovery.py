@@ -18,11 +18,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks import orders
+from benchmarks import orders, verdict
 from benchmarks.observed import MB, look
 from benchmarks.plan import Measured, Plan
 from benchmarks.systems.directory import data_directory
-from benchmarks.systems.raytx import REST_S_MAX, SHOP, STATUS_S, judge, settings_of, summary
+from benchmarks.systems.raytx import REST_S_MAX, SHOP, STATUS_S, settings_of, summary
 from loadgen.usage import Meter
 from loadgen.workload import Workload
 from orchestrator.client import Client, connect
@@ -50,9 +50,12 @@ def run(plan: Plan) -> Measured:
             orders.open_books(client, workload)
             warm = orders.told(orders.place(client, workload, 0, plan.warm_up, plan.concurrency))[1] if plan.warm_up else 0
             wait_for_rest(DataDirectory(data).log_path, REST_S_MAX)
-            measured = _Kill(client, plan, workload, data).measure()
+            kill = _Kill(client, plan, workload, data)
+            measured = kill.measure()
             app = client.deployment.app
-        judge(measured, data, app, began_ms=began_ms, told=warm + measured.committed)
+        verdict.judge_stored(measured, data, app, began_ms=began_ms, told=warm + measured.committed)
+        verdict.judge_done(measured, plan.orders)
+        verdict.judge_rest(measured, REST_S_MAX, rested=kill.rested)
         return measured
 
 
@@ -62,6 +65,7 @@ class _Kill:
     def __init__(self, client: Client, plan: Plan, workload: Workload, data: Path) -> None:
         self._client, self._plan, self._workload, self._data = client, plan, workload, data
         self._statuses = partial(client.deployment.statuses, STATUS_S)
+        self.rested = False
 
     def measure(self) -> Measured:
         pids = {status["name"]: status["pid"] for status in self._statuses()}
@@ -78,7 +82,7 @@ class _Kill:
         finally:
             os.kill(pids[HELD_UP], signal.SIGCONT)
         tally, told_s = placing.result()
-        wait_for_rest(DataDirectory(self._data).log_path, REST_S_MAX)
+        self.rested = wait_for_rest(DataDirectory(self._data).log_path, REST_S_MAX)
         rest_s = time.time()
         measured = summary(tally, meter.stop())
         served_s = served_again(self._data, killed_s)

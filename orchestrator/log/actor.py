@@ -205,7 +205,8 @@ class TransactionLog:
     def _figures(self) -> dict[str, Any]:
         serving = self._state == "serving"
         return log_figures(
-            self._since_ms, self._directory, self._store if serving else None, self._writer if serving else None)
+            self._endpoint.refused, self._since_ms, self._directory, self._store if serving else None,
+            self._writer if serving else None)
 
     async def _serving(self) -> LogWriter:
         await self._opened.wait()

@@ -14,6 +14,8 @@ from orchestrator.logs import redact
 from orchestrator.metrics.registry import METRICS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.protocol.counts import Histogram
 
 LABEL_LENGTH_MAX = 64
@@ -36,6 +38,11 @@ class Figures:
         """One series of a counter or a gauge; values of what is labelled alike, once it is short and redacted, are added up."""
         series = self._add(name, labels)
         series["value"] = series.get("value", 0) + value
+
+    def refused(self, counts: Mapping[str, int]) -> None:
+        """Connections of the data plane that an actor has refused, by reason; see `Endpoint.refused`."""
+        for reason, count in counts.items():
+            self.value("connections_refused", count, reason=reason)
 
     def histogram(self, name: str, histogram: Histogram, **labels: str) -> None:
         """One series of a histogram, with its quantiles."""

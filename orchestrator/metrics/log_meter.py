@@ -9,17 +9,20 @@ from orchestrator.metrics.figures import Figures
 from orchestrator.metrics.sizes import database_bytes, directory_bytes, free_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.deployment import DataDirectory
     from orchestrator.log.store import LogStore
     from orchestrator.log.writer import LogWriter
 
 
 def log_figures(
-    since_ms: int, directory: DataDirectory, store: LogStore | None, writer: LogWriter | None,
+    refused: Mapping[str, int], since_ms: int, directory: DataDirectory, store: LogStore | None, writer: LogWriter | None,
 ) -> dict[str, Any]:
     """All figures of the log; without a store, while it recovers, only that it does not serve.
 
     Args:
+        refused: connections that its endpoint refused, by reason.
         since_ms: when its process began to count, Unix ms.
         directory: the deployment's.
         store: open.
@@ -27,6 +30,7 @@ def log_figures(
     """
     figures = Figures(since_ms)
     figures.value("serving", int(store is not None))
+    figures.refused(refused)
     if store is None or writer is None:
         return figures.plain()
     figures.value("restarts", store.restarts)

@@ -80,6 +80,8 @@ _EVERY = (
     Metric("serving", Type.GAUGE, "1 while an actor serves, else 0"),
     Metric("epoch", Type.GAUGE, "A shard's highest partition epoch; of log and services the ownership of their file"),
     Metric("restarts", Type.GAUGE, "Recoveries in this run: starts of an actor after its first one"),
+    Metric("connections_refused", Type.COUNTER, "Connections of the data plane that were ended for what came over them",
+           ("reason",)),
 )
 METRICS: dict[str, Metric] = {metric.name: metric for metric in (*_SHARD, *_LOG, *_SERVICE, *_STORED, *_EVERY)}
 

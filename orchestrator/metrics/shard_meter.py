@@ -31,11 +31,15 @@ class Outstanding(Protocol):
 class ShardMeter:
     """Counts on behalf of one incarnation of a shard; lives on its event loop.
 
+    Args:
+        refused: connections that its endpoint refused, by reason, live.
+
     Attributes:
         fenced: how often its epoch was called stale.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, refused: Mapping[str, int]) -> None:
+        self._refused = refused
         self.since_ms = time.time_ns() // 1_000_000
         self.fenced = 0
         self._noticed: dict[tuple[str, str, str], int] = {}
@@ -61,6 +65,7 @@ class ShardMeter:
         figures = Figures(self.since_ms)
         figures.value("serving", int(appender is not None))
         figures.value("restarts", restarts)
+        figures.refused(self._refused)
         if core is None or appender is None:
             return figures.plain()
         figures.value("epoch", max(core.epochs.values(), default=0))

@@ -15,6 +15,7 @@ from actors.faults import Draws
 from benchmarks import comparisons
 from benchmarks.alternation import Ratio, all_ok, alternate, middle, ratio
 from benchmarks.cli import ABOUT, cli
+from benchmarks.execution import FailedRunError
 from benchmarks.plan import Measured, Plan, System
 from benchmarks.preparation import Asked, Preparation, installed, missing
 from benchmarks.rendering import render, to_json
@@ -146,6 +147,12 @@ def test_latency_measures_the_capacity_first_unless_a_rate_is_given() -> None:
     assert len(ran) == 1
     assert rate(Asked(rate_per_s=70)) == 70
     assert len(ran) == 1
+
+
+def test_half_of_a_capacity_that_was_not_measured_is_nothing() -> None:
+    with ExitStack() as undo, pytest.raises(FailedRunError, match="does not count"):
+        Preparation(
+            Plan(), Asked(), progress=lambda _: None, undo=undo, run=lambda _: measured(800, ok=False)).comparison("latency")
 
 
 def test_an_unknown_benchmark_is_refused() -> None:

@@ -22,7 +22,7 @@ from benchmarks.past import write_history
 from benchmarks.plan import Measured, Plan, System
 from benchmarks.run import run
 from benchmarks.shop_in_memory import Money, Outbox, Parcels, Stock
-from benchmarks.systems.raytx import judge
+from benchmarks.verdict import judge_stored
 from loadgen.workload import Workload
 from orchestrator.app import load_app
 from orchestrator.audit import audit
@@ -152,7 +152,7 @@ def test_the_audit_notices_a_history_that_is_wrong(history: Path, damage: str) -
 @pytest.mark.parametrize(("told", "counts"), [(60, True), (61, False), (59, False)])
 def test_a_run_counts_only_if_the_log_has_what_was_told(history: Path, told: int, *, counts: bool) -> None:
     measured = Measured(ok=True, orders=told, committed=told, wall_s=1)
-    judge(measured, history, SHOP, began_ms=0, told=told)
+    judge_stored(measured, history, SHOP, began_ms=0, told=told)
     assert measured.ok is counts
     assert bool(measured.notes) is not counts
 

@@ -10,3 +10,7 @@ def test_a_way_carries_what_it_is_measured_by(way: str) -> None:
     found = measure_hops(640, 1, [way])[way]
     assert 0 < found["alone_us"] < 1e6
     assert found["together_per_s"] > 0
+
+
+def test_a_few_calls_are_measured_as_well() -> None:
+    assert 0 < measure_hops(5, 1, ["unix"])["unix"]["alone_us"] < 1e6

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import orders
+from benchmarks import orders, verdict
 from benchmarks.asynchronous import AsyncPort
 from benchmarks.execution import FailedRunError, execute
 from benchmarks.observed import Snapshot, figures, size_of
 from benchmarks.plan import Measured, Plan, System
-from benchmarks.systems.raytx import judge_plane
 from benchmarks.systems.recovery import served_again
 from benchmarks.threaded import ThreadedPort
 from loadgen.workload import PLACE_ORDER, Told
@@ -53,14 +52,37 @@ def test_a_shard_serves_again_when_the_log_gives_it_its_partitions(tmp_path: Pat
         served_again(tmp_path, killed_s + 10)
 
 
-@pytest.mark.parametrize(("event", "ok"), [("serving", True), ("indirect", False)])
-def test_what_is_called_direct_must_not_have_gone_through_ray(tmp_path: Path, event: str, *, ok: bool) -> None:
+def one(*, orders: int = 1, committed: int = 1) -> Measured:
+    return Measured(ok=True, orders=orders, committed=committed, wall_s=1)
+
+
+@pytest.mark.parametrize(("event", "at", "ok"), [
+    ("serving", "00:00:04", True), ("indirect", "00:00:04", False), ("indirect", "00:00:01", True)])
+def test_what_is_called_direct_must_not_have_gone_through_ray(tmp_path: Path, event: str, at: str, *, ok: bool) -> None:
     (tmp_path / "logs").mkdir()
-    (tmp_path / "logs" / "shard-0-7.jsonl").write_text(f'{{"level":"INFO","event":"{event}"}}\n')
-    measured = Measured(ok=True, orders=1, committed=1, wall_s=1)
-    judge_plane(measured, tmp_path)
+    line = {"time": f"2026-01-01T{at}.000Z", "level": "WARNING", "event": event}
+    (tmp_path / "logs" / "client-7.jsonl").write_text(json.dumps(line) + "\n")
+    measured = one()
+    verdict.judge_plane(measured, tmp_path, 1_767_225_603_000)  # 00:00:03: what was before is another run's
     assert measured.ok is ok
-    assert bool(measured.notes) is (event == "indirect")
+    assert bool(measured.notes) is not ok
+
+
+@pytest.mark.parametrize(("asked", "committed", "ok"), [
+    (10, 10, True), (None, 10, True), (11, 10, False), (10, 9, False), (None, 9, False)])
+def test_a_run_counts_only_if_all_that_was_asked_for_has_committed(asked: int | None, committed: int, *, ok: bool) -> None:
+    measured = one(orders=10, committed=committed)
+    verdict.judge_done(measured, asked)
+    assert measured.ok is ok
+    assert bool(measured.notes) is not ok
+
+
+def test_a_run_that_never_came_to_rest_does_not_count() -> None:
+    measured = one()
+    verdict.judge_rest(measured, 60, rested=True)
+    assert measured.ok
+    verdict.judge_rest(measured, 60, rested=False)
+    assert not measured.ok
 
 
 def test_a_run_that_fails_says_why() -> None:

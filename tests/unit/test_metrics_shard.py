@@ -29,7 +29,7 @@ class Service(NamedTuple):
 
 
 def figures(alone: Alone, meter: ShardMeter | None = None) -> dict[str, Any]:
-    return (meter or ShardMeter()).figures(alone.core, NoAppender(), {"A": Service(7)}, restarts=2)
+    return (meter or ShardMeter({})).figures(alone.core, NoAppender(), {"A": Service(7)}, restarts=2)
 
 
 def noticed(meter: ShardMeter, effects: Effects) -> None:
@@ -70,7 +70,7 @@ def test_what_an_earlier_incarnation_decided_is_not_counted_again() -> None:
 
 def test_retries_timeouts_and_parkings_are_counted_by_service() -> None:
     policy = RetryPolicy(attempt_timeout_ms=100)
-    alone, meter = Alone(saga(step("a", finish_retry=policy))), ShardMeter()
+    alone, meter = Alone(saga(step("a", finish_retry=policy))), ShardMeter({})
     effects = alone.begun()
     (prepare,) = commands(effects)
     noticed(meter, alone.say(prepare, Status.ERROR, "E_BUSY"))
@@ -87,7 +87,7 @@ def test_retries_timeouts_and_parkings_are_counted_by_service() -> None:
 
 
 def test_what_the_shell_saw_stands_beside_it() -> None:
-    meter = ShardMeter()
+    meter = ShardMeter({})
     meter.lost("A")
     meter.lost("A")
     meter.rejected("E_OVERLOADED")
@@ -100,8 +100,16 @@ def test_what_the_shell_saw_stands_beside_it() -> None:
     assert (total(told, "epoch"), total(told, "partitions")) == (1, 256)
 
 
+def test_connections_that_were_refused_are_counted_by_reason() -> None:
+    refused = {"unauthenticated": 3}
+    meter = ShardMeter(refused)
+    refused["malformed"] = 1
+    assert series(figures(Alone(), meter), "connections_refused") == [
+        {"reason": "unauthenticated", "value": 3}, {"reason": "malformed", "value": 1}]
+
+
 def test_codes_without_end_are_counted_together() -> None:
-    meter = ShardMeter()
+    meter = ShardMeter({})
     for number in range(SERIES_MAX + 10):
         meter.notice(Notice("retry", "DEBUG", "", service="A", code=f"BUSY_{number}"))
     meter.notice(Notice("aborted", "INFO", "", service="A", code="NO_STOCK"))
@@ -111,5 +119,5 @@ def test_codes_without_end_are_counted_together() -> None:
 
 
 def test_a_shard_that_recovers_says_only_that() -> None:
-    told = ShardMeter().figures(None, None, {}, 1)
+    told = ShardMeter({}).figures(None, None, {}, 1)
     assert (total(told, "serving"), total(told, "restarts"), set(told["metrics"])) == (0, 1, {"serving", "restarts"})

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from actors import meter
-from orchestrator.metrics import log_meter, shard_meter
+from orchestrator.metrics import figures, log_meter, shard_meter
 from orchestrator.metrics.registry import ACTOR, METRICS, PREFIX, RAY_PREFIX, Type, described
 from orchestrator.terminal.metrics import ALERTS, GRAFANA, shipped
 
@@ -80,7 +80,7 @@ def test_the_alerts_ask_for_what_there_is() -> None:
 
 
 def test_every_metric_is_told_by_somebody() -> None:
-    meters = "".join(Path(module.__file__).read_text() for module in (shard_meter, log_meter, meter))
+    meters = "".join(Path(module.__file__).read_text() for module in (shard_meter, log_meter, meter, figures))
     assert [name for name in METRICS if f'"{name}"' not in meters] == []
 
 

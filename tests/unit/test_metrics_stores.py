@@ -41,6 +41,9 @@ async def test_the_log_tells_what_it_stored_and_what_is_parked(tmp_path: Path) -
     assert (total(found, "log_appends"), total(found, "log_records"), total(found, "log_commit_records")) == (1, 4, 1)
     assert total(found, "commit_ms") >= 3  # it was opened, taken and appended to
     assert total(found, "log_files_bytes") == 5
+    log._endpoint.count("oversized")
+    told = msgspec.msgpack.decode(await log.status())["figures"]
+    assert series(told, "connections_refused") == [{"reason": "oversized", "value": 1}]
     log._purging.cancel()
     log._writer.close()
     log._readers.shutdown()
@@ -49,8 +52,8 @@ async def test_the_log_tells_what_it_stored_and_what_is_parked(tmp_path: Path) -
 def test_a_service_tells_its_answers_batches_and_doubts(tmp_path: Path) -> None:
     path = tmp_path / "payment.sqlite"
     create_store(path, "payment")
-    doubts, meter = Doubts(1_000), ServiceMeter("payment")
-    assert set(meter.figures(None, doubts, 0)["metrics"]) == {"serving"}
+    doubts, meter = Doubts(1_000), ServiceMeter("payment", {"malformed": 2})
+    assert set(meter.figures(None, doubts, 0)["metrics"]) == {"serving", "connections_refused"}
     store = Store(path, "payment", "run")
     doubts.heard(("a", "pay"), 0)
     doubts.heard(("b", "pay"), 1_500)
@@ -65,6 +68,7 @@ def test_a_service_tells_its_answers_batches_and_doubts(tmp_path: Path) -> None:
     assert (batch["count"], batch["sum"]) == (1, 250)
     assert total(found, "commit_ms") == 1  # its opening
     assert total(found, "database_bytes") == database_bytes(path) > 0
+    assert series(found, "connections_refused") == [{"reason": "malformed", "value": 2}]
     store.close()
 
 
