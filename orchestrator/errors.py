@@ -107,10 +107,11 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
         "the input or a request does not fit its model; the message names the field", True, "client, shard, service",
         "correct the field named and submit again"),
     ErrorCode.INVALID_KEY: CatalogueEntry(
-        "the idempotency key is empty, longer than 256 bytes or not valid UTF-8", True, "client, shard",
-        "use 1 to 256 bytes of UTF-8 text"),
+        "the idempotency key is empty, longer than 256 bytes, not valid UTF-8 or has control characters", True,
+        "client, shard", "use 1 to 256 bytes of UTF-8 text without control characters"),
     ErrorCode.TOO_LARGE: CatalogueEntry(
-        "the encoded input is larger than 4 MiB", True, "client, shard", "split the order or shorten its texts"),
+        "the encoded input, or the encoded result of a step, is larger than 4 MiB", True, "client, shard, service",
+        "split the order or shorten its texts; return less from the step"),
     ErrorCode.UNKNOWN_SAGA: CatalogueEntry(
         "no saga of that name (or version) is part of the deployed app", True, "client, shard",
         "check the name, or deploy the app that defines it"),
@@ -170,15 +171,18 @@ CATALOGUE: dict[ErrorCode, CatalogueEntry] = {
         "the wait for the outcome timed out; the transaction goes on", False, "client",
         "wait again on the handle, or ask by id or key"),
     ErrorCode.BUILDER_FAILED: CatalogueEntry(
-        "a step's request builder raised; before the decision the transaction is aborted, after it the step is parked",
-        True, "shard", "mend the builder: it must be a pure function of input and results"),
+        "a step's request builder raised, or made a request of more than 16 MiB; before the decision the transaction is "
+        "aborted, after it the step is parked", True, "shard",
+        "mend the builder: it must be a pure function of input and results"),
     ErrorCode.SAGA_DEFINITION: CatalogueEntry(
         "a saga's definition is wrong; the message names the step", True, "Saga, Step, App", "mend the definition"),
     ErrorCode.SERVICE_DEFINITION: CatalogueEntry(
         "a service class lacks a method or a type annotation; the message names it", True, "Service, App",
         "mend the class"),
     ErrorCode.CONFIG: CatalogueEntry(
-        "a setting is out of range or unknown; the message names it", True, "configuration", "correct the setting"),
+        "a setting or an option is unknown or out of range, the app cannot be imported, another app or version runs there, or "
+        "what is asked for needs something that is not installed; the message says which", True,
+        "command line, client, actors", "correct what the message names"),
     ErrorCode.DATA_DIR: CatalogueEntry(
         "the data directory is a file, not writable or not one of raytx", True, "command line, client",
         "name a directory that can be written"),
