@@ -12,6 +12,9 @@ import typer
 from benchmarks.cli import cli as benchmarks
 from loadgen.cli import cli
 from orchestrator.config import FaultSettings, Settings
+from orchestrator.loader import WAITING_MAX
+from orchestrator.plane.endpoint import HELLO_S_MAX, STRANGERS_MAX
+from orchestrator.plane.frames import FRAME_BYTES_MAX, HELLO_BYTES_MAX
 from orchestrator.protocol.identifiers import KEY_BYTES_MAX
 from orchestrator.saga import DEADLINE_MS_DEFAULT, DEADLINE_MS_MAX, INPUT_BYTES_MAX
 
@@ -123,3 +126,9 @@ def test_the_limits_on_the_architecture_page_are_those_of_the_code() -> None:
     assert rows["idempotency key"] == f"{KEY_BYTES_MAX} bytes of UTF-8"
     assert rows["encoded input"] == f"{INPUT_BYTES_MAX // 1024**2} MiB"
     assert rows["open transactions per shard"] == f"{Settings().open_transactions_max:,}"
+    assert rows["requests of one client without an answer"] == f"shards x {Settings().open_transactions_max:,}"
+    assert rows["lookups that wait in a shard for the log"] == f"{WAITING_MAX:,}"
+    assert rows["connections to an actor that have not said who they are"] == str(STRANGERS_MAX)
+    assert f"each has {HELLO_S_MAX:g} s to do so" in section
+    assert rows["first frame of a connection"] == f"{HELLO_BYTES_MAX} bytes"
+    assert rows["later frames"] == f"{FRAME_BYTES_MAX // 1024**2} MiB"
