@@ -11,6 +11,7 @@ import pytest
 
 from actors.ledger import TABLE, RowState
 from actors.refusals import REFUSALS, RefusalCode
+from loadgen.nemesis.plan import ON_ACTORS, PLANNED
 from orchestrator.errors import CATALOGUE, ErrorCode
 from orchestrator.protocol.messages import Kind
 from orchestrator.protocol.transaction import TRANSITIONS
@@ -64,6 +65,14 @@ def test_the_pages_name_only_codes_that_exist() -> None:
     known = {code.value for code in ErrorCode}
     for path in sorted((ROOT / "docs").glob("*.md")):
         assert set(CODE.findall(path.read_text())) - known == set(), path.name
+
+
+def test_the_testing_page_names_every_fault_those_on_actors_first() -> None:
+    section = (ROOT / "docs" / "testing.md").read_text().partition("| fault | what is done |")[2].partition("\n\n")[0]
+    first_cells = [row.split("|")[1] for row in section.splitlines() if row.startswith("| `")]
+    named = [name for cell in first_cells for name in re.findall(r"`([a-z-]+)`", cell)]
+    assert sorted(named) == sorted(PLANNED)
+    assert set(named[:len(ON_ACTORS)]) == ON_ACTORS
 
 
 def test_the_tables_hold_every_cell(generator: ModuleType) -> None:
