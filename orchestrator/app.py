@@ -121,8 +121,8 @@ class App:
         services: the participants.
         sagas: their definitions; several versions of one name may stand side by side. The first one is what the totals
             of audit and load count as orders.
-        opening: (saga name, input) of the transactions that open the books for the sagas' examples, in order; only
-            `orchestrator.testing` runs them.
+        opening: (saga name, input) of the transactions that open the books for the sagas' examples, in order:
+            `orchestrator.testing` runs them, and `raytx load --workload MODULE:SAGA`.
 
     Raises:
         DefiniteError: E_SAGA_DEFINITION or E_SERVICE_DEFINITION, naming saga, step and service.

@@ -173,8 +173,9 @@ def connect(
 
     Args:
         data: the data directory.
-        app: import path of the app (`package.module:attribute`); needed where nothing runs there yet.
-        settings: for a deployment that is started; defaults otherwise.
+        app: import path of the app (`package.module:attribute`); needed where nothing runs or ever ran there.
+        settings: for a deployment that is started; unless given those of the last start there (without simulated
+            failures), else the defaults.
         address: of a Ray cluster to start it on; a local one of its own by default.
 
     Raises:

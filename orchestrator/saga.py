@@ -100,7 +100,8 @@ class Saga:
         business_key: picks a text from the input by which `raytx list --key` finds the transaction.
         rollback_order: parallel, or the reverse of the DAG.
         example: makes the n-th sample input, from 0, as plain data or the model; no two alike, and what they name stands
-            in the books that `App.opening` opens. `orchestrator.testing` places them; they also show what an input is.
+            in the books that `App.opening` opens. `orchestrator.testing` and `raytx load` place them; they also show
+            what an input is.
 
     Raises:
         DefiniteError: E_SAGA_DEFINITION, naming the saga and the step.
