@@ -70,7 +70,7 @@ class OpenLoop:
         self._watch, self._progress = watch, progress
         self._times, self._orders_are = times, orders_are
         self._tally = Tally(orders_are)
-        self._measured_us, self._warming_us = array("q"), array("q")
+        self._latencies_us: dict[tuple[int, bool], array[int]] = {}  # not entered yet, by second and whether it is measured
         self.seconds: list[Second] = []
         self.refused_us = array("q")  # how long each refusal took, from the intended arrival
         self._flights: dict[int, _Flight] = {}
@@ -174,31 +174,35 @@ class OpenLoop:
             self.refused_us.append((ended_ns - flight.intended_ns) // 1_000)
         elif told is not Told.UNKNOWN:
             if flight.saga in self._orders_are:
-                measured = self._measured_us if flight.intended_ns >= self._warm_ns else self._warming_us
-                measured.append((ended_ns - flight.intended_ns) // 1_000)
+                self._measure(flight.intended_ns, ended_ns)
                 self._tally.told_in_window += self._warm_ns <= ended_ns <= self._stop_ns
             if self._watch is not None:
                 self._watch(flight.key, flight.intended_ns, ended_ns)
         self._feed.settle(number, told, code)
 
+    def _measure(self, intended_ns: int, ended_ns: int) -> None:
+        measured = self._latencies_us.setdefault((self._number(ended_ns), intended_ns >= self._warm_ns), array("q"))
+        measured.append((ended_ns - intended_ns) // 1_000)
+
     def _report(self) -> None:
-        """Give up what is too old, and enter what was measured under the second that is just ending."""
+        """Give up what is too old, and enter what was measured, each under the second in which it was told."""
         now_ns = time.perf_counter_ns()
         self._ticked_ns = now_ns - (now_ns - self._began_ns) % int(TICK_S * NS)
         oldest_ns = now_ns - int(self._patience_s * NS)
         for number in [n for n, flight in self._flights.items() if flight.intended_ns < oldest_ns]:
             self._settle(number, now_ns, Told.UNKNOWN, ErrorCode.PENDING)
-        second = max(0, now_ns - self._began_ns - NS // 20) // NS
-        measured_us, self._measured_us = self._measured_us, array("q")
-        warming_us, self._warming_us = self._warming_us, array("q")
-        self._tally.record(measured_us, second, warm=True)
-        self._tally.record(warming_us, second, warm=False)
-        self._tally.note_told(second, len(self._flights))
+        measured, self._latencies_us = self._latencies_us, {}
+        for (second, warm), latencies_us in measured.items():
+            self._tally.record(latencies_us, second, warm=warm)
+        self._tally.second(self._number(now_ns - NS // 20)).in_flight = len(self._flights)  # of the second that is just ending
         if self._progress is not None:
             self._progress(self._tally, len(self._flights))
 
     def _second(self, at_ns: int) -> Second:
-        number = max(0, at_ns - self._began_ns) // 1_000_000_000
+        number = self._number(at_ns)
         while len(self.seconds) <= number:
-            self.seconds.append(Second())
+            self.seconds.append(Second(told=self._tally.second(len(self.seconds)).told))  # one count for both
         return self.seconds[number]
+
+    def _number(self, at_ns: int) -> int:
+        return max(0, at_ns - self._began_ns) // NS

@@ -7,6 +7,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,11 +64,13 @@ class Meter:
     """Measures from its making to `stop`; `sample` in between bounds what a killed process takes with it.
 
     Args:
-        statuses: asks every actor of the deployment for its status.
+        statuses: asks every actor of the deployment for its status; also on a thread of the meter's own, which `stop` joins.
     """
 
     def __init__(self, statuses: Callable[[], Sequence[Mapping[str, Any]]]) -> None:
         self._statuses = statuses
+        self._asker = ThreadPoolExecutor(1, "raytx-meter")  # its thread begins with the first actor that is gone
+        self._asked: Future[Sequence[Mapping[str, Any]]] | None = None
         self._watched: dict[int, _Watched] = {}
         self._missing: set[str] = set()
         self._notes: list[str] = []
@@ -82,17 +85,24 @@ class Meter:
         self._samples.append(Sample(time.perf_counter_ns(), self._spent(), 0.0))
 
     def sample(self) -> None:
-        """Read the clocks of the processes; while one is gone, look for its successor."""
+        """Read the clocks of the processes; while one is gone, look for its successor.
+
+        Never waits for the deployment: whoever calls this has orders to place. What is asked now is looked at when it has been
+        answered, and what the successor had spent by then is counted from its birth.
+        """
         for watched in self._watched.values():
             if not watched.gone and not _read(watched):
                 self._missing.add(watched.name)
                 self._deaths.append((time.perf_counter_ns(), watched.name))
-        if self._missing:
-            self._look(self._statuses(), from_birth=True)
+        self._look_at_answer()
+        if self._missing and self._asked is None:
+            self._asked = self._asker.submit(self._statuses)
         self._samples.append(Sample(time.perf_counter_ns(), self._spent(), psutil.cpu_percent() / 100))
 
     def stop(self) -> Usage:
-        """The usage so far."""
+        """The usage so far; the end of the measuring."""
+        self._asker.shutdown()
+        self._look_at_answer()
         for watched in self._watched.values():
             if not watched.gone:
                 _read(watched)
@@ -100,6 +110,11 @@ class Meter:
         self._look(last, from_birth=True)
         return Usage(
             self._spent(), max(0, _restarts(last) - self._restarts), self._notes, self._samples, self._deaths)
+
+    def _look_at_answer(self) -> None:
+        if self._asked is not None and self._asked.done():
+            answered, self._asked = self._asked, None
+            self._look(answered.result(), from_birth=True)
 
     def _spent(self) -> defaultdict[str, float]:
         cpu_s: defaultdict[str, float] = defaultdict(float)

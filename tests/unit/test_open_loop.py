@@ -102,6 +102,34 @@ def test_a_refusal_raised_by_submit_is_counted_as_well():
     assert set(tally.orders.told) == {Told.REJECTED}
 
 
+def test_what_is_told_counts_for_its_own_second_however_late_it_is_noticed():
+    """The thread that places is held up from 0.5 s to 1.2 s; what was answered at 0.5 s counts for the first second."""
+    client = Client(lambda number: None)
+    submit, timers = client.submit, []
+
+    def answered_later(saga, data, *, key):
+        handle = submit(saga, data, key=key)
+        timers.append(threading.Timer(0.05, handle.settle, (COMMITTED, None)))
+        timers[-1].start()
+        return handle
+
+    client.submit = answered_later
+    held_up = []
+
+    def progress(tally, in_flight):
+        if not held_up:
+            held_up.append(in_flight)
+            time.sleep(0.7)
+
+    loop, tally, _ = run(client, rate=200.0, duration=0.7, progress=progress)
+    for timer in timers:
+        timer.join()
+    assert held_up[0] > 0
+    assert {n: second.told for n, second in tally.seconds.items()} == {n: second.told for n, second in enumerate(loop.seconds)}
+    assert tally.seconds[0].latencies_us.total() == tally.seconds[0].told[Told.COMMITTED]
+    assert tally.orders.told[Told.COMMITTED] == sum(second.told.total() for second in tally.seconds.values())
+
+
 def test_an_unknown_outcome_is_unknown():
     _, tally, _ = run(Client(lambda number: IndefiniteError("E_UNREACHABLE", "gone")), duration=0.1)
     assert set(tally.orders.told) == {Told.UNKNOWN}

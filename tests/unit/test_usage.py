@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 
@@ -66,6 +68,47 @@ def test_a_killed_process_keeps_what_was_sampled_and_its_successor_counts(start)
     assert usage.cpu_s["orchestrator"] > 0.05
     assert usage.restarts == 1
     assert usage.notes == ["shard-0 was restarted: its start-up is counted, the last moments of the one before are not"]
+
+
+def test_who_samples_does_not_wait_for_the_deployment_while_an_actor_is_gone(start):
+    process, successor, answer = start(), start(), threading.Event()
+    asked = []
+
+    def statuses():
+        asked.append(threading.current_thread())
+        if len(asked) == 1:
+            return [status("shard-0", process.pid)]
+        answer.wait(3)
+        return [status("shard-0", successor.pid, restarts=1)]
+
+    meter = Meter(statuses)
+    process.kill()
+    process.wait()
+    for _ in range(3):
+        meter.sample()
+    assert not answer.is_set()
+    assert meter.recovered == 0
+    answer.set()
+    until_s = time.monotonic() + 3
+    while not meter.recovered and time.monotonic() < until_s:
+        meter.sample()
+        time.sleep(0.01)
+    assert meter.recovered == 1
+    usage = meter.stop()
+    assert (len(usage.deaths), usage.restarts) == (1, 1)
+    assert len(asked) == 3  # at the begin, once for the successor, at the end
+    assert not asked[1].is_alive()
+
+
+def test_a_look_that_fails_is_told_to_who_samples(start):
+    process = start()
+    answers = [[status("shard-0", process.pid)]]
+    meter = Meter(answers.pop)
+    process.kill()
+    process.wait()
+    meter.sample()
+    with pytest.raises(IndexError):
+        meter.stop()
 
 
 def test_actors_elsewhere_are_named_not_measured():
