@@ -227,8 +227,8 @@ class Driver:
             if flight is None:
                 return 0  # a repeat was answered as well, or patience had run out
             self._tally.of(flight.saga).add(told, code)
-            if flight.saga in self._orders_are and (told is Told.COMMITTED or told is Told.ABORTED):
-                self._measure(flight.began_ns, ended_ns)
+            if flight.saga in self._orders_are and told is not Told.REJECTED:
+                self._measure(flight.began_ns, ended_ns, told)
             if self._repeats:
                 self._repeats.pop(number, None)
             self._ended_ns = ended_ns
@@ -242,10 +242,14 @@ class Driver:
                 self._wake.set()
             return flight.began_ns
 
-    def _measure(self, began_ns: int, ended_ns: int) -> None:
-        measured = self._measured_us if began_ns >= self._warm_ns else self._warming_us
+    def _measure(self, began_ns: int, ended_ns: int, told: Told) -> None:
+        warm = began_ns >= self._warm_ns
+        measured = self._measured_us if warm else self._warming_us
         measured.append((ended_ns - began_ns) // 1_000)
-        self._in_window += self._warm_ns <= ended_ns <= self._stop_ns
+        if told is Told.UNKNOWN:
+            self._tally.censored += warm  # it was waited for so long at least
+        else:
+            self._in_window += self._warm_ns <= ended_ns <= self._stop_ns
 
     def _repeat_later(self, number: int, at_least_s: float) -> None:
         with self._lock:

@@ -172,17 +172,21 @@ class OpenLoop:
         self._ended_ns = max(self._ended_ns, ended_ns)
         if told is Told.REJECTED:
             self.refused_us.append((ended_ns - flight.intended_ns) // 1_000)
-        elif told is not Told.UNKNOWN:
-            if flight.saga in self._orders_are:
-                self._measure(flight.intended_ns, ended_ns)
-                self._tally.told_in_window += self._warm_ns <= ended_ns <= self._stop_ns
-            if self._watch is not None:
-                self._watch(flight.key, flight.intended_ns, ended_ns)
+        elif flight.saga in self._orders_are:
+            self._measure(flight.intended_ns, ended_ns, told)
+        if self._watch is not None and told in (Told.COMMITTED, Told.ABORTED):
+            self._watch(flight.key, flight.intended_ns, ended_ns)
         self._feed.settle(number, told, code)
 
-    def _measure(self, intended_ns: int, ended_ns: int) -> None:
-        measured = self._latencies_us.setdefault((self._number(ended_ns), intended_ns >= self._warm_ns), array("q"))
+    def _measure(self, intended_ns: int, ended_ns: int, told: Told) -> None:
+        """Enter a latency; of an order without an outcome what was waited, for left out it would flatter every percentile."""
+        warm = intended_ns >= self._warm_ns
+        measured = self._latencies_us.setdefault((self._number(ended_ns), warm), array("q"))
         measured.append((ended_ns - intended_ns) // 1_000)
+        if told is Told.UNKNOWN:
+            self._tally.censored += warm
+        else:
+            self._tally.told_in_window += self._warm_ns <= ended_ns <= self._stop_ns
 
     def _report(self) -> None:
         """Give up what is too old, and enter what was measured, each under the second in which it was told."""

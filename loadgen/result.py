@@ -99,6 +99,7 @@ class LoadResult(BaseModel):
     capacity: CapacityResult | None
     seconds: list[SecondResult]
     marks: list[MarkResult]
+    latency_censored: int = 0  # of the orders in the histogram, those whose latency is a lower bound
     lines: int | None = None
     units: int | None = None
     amount_minor: int | None = None

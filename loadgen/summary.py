@@ -92,6 +92,7 @@ class Summary:
             "window_s": round(self.tally.window_s, 3),
             "orders_per_s": round(self.orders_per_s, 1),
             "latency_ms": self.latency_ms(),
+            "latency_censored": self.tally.censored,
             "latency_histogram": self.tally.latencies.encode().decode(),
             "cpu_us_per_order": self.cpu_us_per_order(),
             "processors": os.cpu_count() or 1,
@@ -103,7 +104,7 @@ class Summary:
             "history": self.check.to_json(),
             "seed": self.seed,
             "settings": dict(self.settings),
-            "notes": self.usage.notes + self.notes,
+            "notes": self.all_notes(),
             "chaos": None if self.chaos is None else self.chaos.to_json(),
             "capacity": None if self.capacity is None else self.capacity.to_json(),
             "seconds": seconds_of(self.tally, self.usage, self.begin_ns),
@@ -120,8 +121,17 @@ class Summary:
         """Orders with an outcome by time, the warm-up left out."""
         return self.tally.orders_per_s
 
+    def all_notes(self) -> list[str]:
+        """What a person should know: of the clocks, of the latencies, of the run."""
+        found = [*self.usage.notes]
+        if self.tally.censored:
+            found.append(
+                f"{self.tally.censored:,} measured orders had no outcome: their latency is the time that was waited, "
+                "so percentiles are lower bounds")
+        return found + self.notes
+
     def latency_ms(self) -> dict[str, float]:
-        """Percentiles from submit to outcome, in milliseconds; zeros where there was no outcome."""
+        """Percentiles from submit to outcome, in milliseconds; zeros where nothing was measured."""
         histogram = self.tally.latencies
         values = {name: histogram.get_value_at_percentile(at) / 1000 for name, at in PERCENTILES.items()}
         values["max"] = histogram.get_max_value() / 1000
@@ -151,7 +161,7 @@ class Summary:
     def render(self) -> RenderableType:
         """Tables for a terminal."""
         parts: list[RenderableType] = [self._figures(), self._outcomes()]
-        parts += [f"note: {note}" for note in self.usage.notes + self.notes]
+        parts += [f"note: {note}" for note in self.all_notes()]
         parts += [] if self.chaos is None else [self.chaos.render()]
         parts += [f"[red]WRONG OUTCOME {found.first}[/red]" for found in self._told_wrong()]
         return Group(*parts, *self._audited(), self._judged())

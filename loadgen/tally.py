@@ -75,7 +75,9 @@ class Tally:
     Attributes:
         orders_are: sagas that count as orders.
         by_saga: all that was told, the warm-up included.
-        latencies: microseconds from submit (or intended arrival) to outcome of the orders that began after the warm-up.
+        latencies: microseconds from submit (or intended arrival) to outcome of the orders that began after the warm-up;
+            where no outcome came, the time that was waited for it.
+        censored: how many of them are such waits: lower bounds.
         seconds: by second of the run, the warm-up included.
         wall_s: from the first submit to the last outcome.
         window_s: the part of it that throughput is counted over: after the warm-up, until the time was up or all was told.
@@ -91,6 +93,7 @@ class Tally:
     window_s: float = 0.0
     told_in_window: int = 0
     repeats: int = 0
+    censored: int = 0
     _noted: Counter[Told] = field(default_factory=Counter)
 
     def of(self, saga: str) -> Counts:
@@ -169,6 +172,7 @@ class Tally:
         self.window_s = max(self.window_s, other.window_s)
         self.told_in_window += other.told_in_window
         self.repeats += other.repeats
+        self.censored += other.censored
 
     def to_plain(self) -> dict[str, Any]:
         """For another process; see `from_plain`."""
@@ -179,14 +183,15 @@ class Tally:
             "seconds": [[number, _plain(second.told), list(second.latencies_us.items()), second.in_flight, second.offered]
                         for number, second in self.seconds.items()],
             "wall_s": self.wall_s, "window_s": self.window_s, "told_in_window": self.told_in_window,
-            "repeats": self.repeats}
+            "repeats": self.repeats, "censored": self.censored}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Tally:
         """What `to_plain` made, perhaps by way of JSON."""
         tally = cls(
             frozenset(plain["orders_are"]), latencies=HdrHistogram.decode(plain["latencies"]), wall_s=plain["wall_s"],
-            window_s=plain["window_s"], told_in_window=plain["told_in_window"], repeats=plain["repeats"])
+            window_s=plain["window_s"], told_in_window=plain["told_in_window"], repeats=plain["repeats"],
+            censored=plain["censored"])
         for saga, (told, aborted, rejected) in plain["by_saga"].items():
             tally.by_saga[saga] = Counts(_told(told), Counter(aborted), Counter(rejected))
         for number, told, latencies_us, in_flight, offered in plain["seconds"]:

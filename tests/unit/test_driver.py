@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from loadgen.baskets import Baskets, Line
-from loadgen.driver import Driver, Milestone
+from loadgen.driver import Driver, Milestone, Times
 from loadgen.returns import Return
 from loadgen.workload import RETURN_ITEMS, BooksFeed, OrderFeed, Told, Workload
 from orchestrator.errors import DefiniteError, IndefiniteError, OverloadedError
@@ -130,6 +130,14 @@ def test_patience_ends_and_the_outcome_stays_unknown():
     tally, feed = run(ImmediateClient({"run-1-1": [None]}), workload(4), concurrency=1, patience_s=0.2)
     assert tally.orders.told == {Told.COMMITTED: 3, Told.UNKNOWN: 1}
     assert list(feed.told) == [1, 4, 1, 1]
+    assert (tally.latencies.get_total_count(), tally.censored, tally.told_in_window) == (4, 1, 3)
+    assert tally.latencies.get_max_value() >= 199_000
+
+
+def test_what_began_in_the_warm_up_and_is_never_answered_is_not_measured():
+    tally, _ = run(ImmediateClient({"run-1-0": [None]}), workload(1), patience_s=0.2, times=Times(warm_up_s=60))
+    assert tally.orders.told == {Told.UNKNOWN: 1}
+    assert (tally.latencies.get_total_count(), tally.censored) == (0, 0)
 
 
 def test_returns_are_counted_apart_from_orders():

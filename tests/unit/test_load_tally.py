@@ -43,7 +43,7 @@ def feed(orders=100_000):
 
 
 def tally(told=Told.COMMITTED, second=0, warm=True):
-    made = Tally(wall_s=second + 1.0, window_s=1.0, told_in_window=len(LATENCIES), repeats=1)
+    made = Tally(wall_s=second + 1.0, window_s=1.0, told_in_window=len(LATENCIES), repeats=1, censored=2)
     made.of("place_order").add(told, "CODE", len(LATENCIES))
     made.record(array("q", LATENCIES), second, warm=warm)
     made.note_told(second, 3)
@@ -77,6 +77,7 @@ def test_tallies_add_up_also_by_way_of_another_process():
         assert whole.latencies.get_total_count() == 18
         assert whole.latencies.get_value_at_percentile(100) == pytest.approx(1_000_000, rel=0.001)
         assert (whole.wall_s, whole.told_in_window, whole.repeats, whole.orders_per_s) == (2.0, 18, 3, 18.0)
+        assert whole.censored == 6
         assert whole.seconds[1].told == {Told.ABORTED: 6, Told.REJECTED: 6}
         assert (whole.seconds[1].in_flight, whole.seconds[1].offered) == (6, 16)
         assert whole.seconds[0].latencies_us.total() == 6

@@ -65,6 +65,20 @@ def test_what_is_not_answered_does_not_slow_arrivals_down():
     assert work.told.count(Told.UNKNOWN) == len(client.times)
 
 
+def test_what_nobody_answered_is_measured_by_the_time_that_was_waited():
+    """A fifth hangs: without it p99 would be that of the others, who are answered at once."""
+    client = Client(lambda number: None if number % 5 == 0 else COMMITTED)
+    _, tally, _ = run(client, patience_s=0.5)
+    unknown = tally.orders.told[Told.UNKNOWN]
+    assert unknown >= len(client.times) // 5
+    assert tally.censored == unknown
+    assert tally.latencies.get_total_count() == len(client.times)
+    assert tally.latencies.get_value_at_percentile(99) >= 499_000
+    assert tally.latencies.get_value_at_percentile(75) < 400_000
+    assert tally.told_in_window == tally.orders.told[Told.COMMITTED]
+    assert sum(second.latencies_us.total() for second in tally.seconds.values()) == len(client.times)
+
+
 def test_latency_counts_from_the_intended_arrival():
     """One submit that blocks for 0.2 s makes all that should have left meanwhile late, and that is measured."""
 
@@ -133,6 +147,7 @@ def test_what_is_told_counts_for_its_own_second_however_late_it_is_noticed():
 def test_an_unknown_outcome_is_unknown():
     _, tally, _ = run(Client(lambda number: IndefiniteError("E_UNREACHABLE", "gone")), duration=0.1)
     assert set(tally.orders.told) == {Told.UNKNOWN}
+    assert tally.censored == tally.latencies.get_total_count() == tally.orders.told.total()
 
 
 def test_answers_of_another_thread_end_the_run():

@@ -85,6 +85,20 @@ def test_what_was_told_wrong_is_named():
     assert (plain["wrong_outcomes_count"], plain["history"]["by_invariant"]["K"]) == (1, 1)
 
 
+def test_latencies_that_are_lower_bounds_are_counted_and_named():
+    assert summary().to_json()["latency_censored"] == 0
+    made = summary(notes=["another one"])
+    made.tally.censored = 3
+    plain = made.to_json()
+    assert plain["latency_censored"] == 3
+    assert plain["notes"] == [
+        "3 measured orders had no outcome: their latency is the time that was waited, so percentiles are lower bounds",
+        "another one"]
+    out = io.StringIO()
+    Console(file=out, width=160).print(made.render())
+    assert "note: 3 measured orders had no outcome" in out.getvalue()
+
+
 def test_a_run_without_an_outcome_has_no_latency():
     plain = summary(tally=Tally()).to_json()
     assert plain["latency_ms"] == {"p50": 0.0, "p90": 0.0, "p99": 0.0, "p999": 0.0, "max": 0.0}
