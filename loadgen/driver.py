@@ -116,7 +116,7 @@ class Driver:
         self._due: list[tuple[float, int]] = []
         self._measured_us, self._warming_us = array("q"), array("q")
         self._begin_ns = self._warm_ns = self._stop_ns = self._ended_ns = 0
-        self._done = self._in_window = 0
+        self._done = self._in_window = self._tick = 0
         self._pumping = self._over = False
         self._failure: BaseException | None = None
 
@@ -163,8 +163,11 @@ class Driver:
     def _see_to(self) -> None:
         self._reach_milestones()
         self._repeat_due()
-        self._give_up_old()
-        self._drain()
+        tick = (time.perf_counter_ns() - self._begin_ns) // int(TICK_S * NS)
+        if tick > self._tick:  # what wakes it in between is no reason to report
+            self._tick = tick
+            self._give_up_old()
+            self._drain()
 
     def _pump(self) -> None:
         """Fill the free places; one thread at a time, so that a client that answers at once does not recurse."""
@@ -260,7 +263,8 @@ class Driver:
             backoff_s = min(REPEAT_S_MIN * 2 ** min(repeats, 10), REPEAT_S_MAX)
             self._tally.repeats += 1
             heapq.heappush(self._due, (time.monotonic() + max(at_least_s, backoff_s), number))
-        self._wake.set()
+            if self._due[0][1] == number:  # the others wake nobody: the next one is awaited already
+                self._wake.set()
 
     def _repeat_due(self) -> None:
         while True:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -107,6 +108,28 @@ def test_an_unknown_outcome_is_asked_again_by_the_same_key():
     assert client.submitted.count("run-1-0") == 3
     assert list(feed.told) == [Told.ABORTED, Told.COMMITTED]
     assert tally.repeats == 2
+
+
+def test_refusals_do_not_make_it_report_more_than_twice_a_second():
+    """Each refusal wakes the thread that repeats; what it shows and samples keeps to the clock."""
+
+    class Refusing(ThreadClient):
+        def answer(self, key):
+            return OverloadedError("full", 1) if time.monotonic() < until_s else COMMITTED
+
+    seen = []
+    client, until_s = Refusing(), time.monotonic() + 0.7
+    tally, _ = run(client, workload(40), concurrency=40, progress=lambda tally, in_flight: seen.append(tally.repeats))
+    client.close()
+    assert tally.orders.told == {Told.COMMITTED: 40}
+    assert tally.repeats >= 80
+    assert len(seen) <= 4  # at 0.5 s, 1.0 s, perhaps 1.5 s, and at the end
+
+
+def test_a_refusal_that_may_be_repeated_sooner_than_others_is():
+    client = ImmediateClient({"run-1-0": [OverloadedError("full", 400)], "run-1-1": [OverloadedError("full", 1)]})
+    run(client, workload(2))
+    assert client.submitted == ["run-1-0", "run-1-1", "run-1-1", "run-1-0"]
 
 
 def test_an_overloaded_deployment_is_given_the_time_it_asks_for():
