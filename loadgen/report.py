@@ -176,7 +176,8 @@ def _cpu(axes: Axes, result: LoadResult) -> None:
 def _utilisation(axes: Axes, result: LoadResult) -> None:
     times = _times(axes, result, f"of {result.processors} processors")
     roles = sorted({role for second in result.seconds for role in second.cpu_share})
-    shares = [_steps([second.cpu_share.get(role, 0.0) for second in result.seconds]) for role in roles]
+    shares = [_steps([second.cpu_share.get(role, 0.0) if second.cpu_share else None for second in result.seconds])
+              for role in roles]  # nothing by role: the clocks were not read, which is not drawn as no CPU at all
     axes.stackplot(times, *shares, labels=roles, step="post")
     busy = [None if second.busy is None else second.busy * result.processors for second in result.seconds]
     axes.step(times, _steps(busy), where="post", color="black", linewidth=0.9, label="whole machine")

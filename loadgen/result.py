@@ -20,7 +20,8 @@ class _Part(BaseModel):
 class SecondResult(_Part):
     """One second of the run, by when outcomes were told.
 
-    `offered` is 0 throughout a closed loop; `busy` is the share of the machine's processors, null if unknown.
+    `offered` is 0 throughout a closed loop; `cpu_share` and `busy` (the share of the machine's processors) are those of the
+    whole second, empty and null if unknown.
     """
 
     at_s: int

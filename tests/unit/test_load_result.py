@@ -7,6 +7,7 @@ import sys
 from array import array
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -14,7 +15,7 @@ from loadgen.capacity import Capacity, Step
 from loadgen.checker.report import CheckReport
 from loadgen.cli import cli
 from loadgen.compare import Comparison
-from loadgen.report import write_report
+from loadgen.report import _utilisation, write_report
 from loadgen.result import RESULT_SCHEMA, LoadResult
 from loadgen.summary import Summary
 from loadgen.tally import Tally
@@ -84,6 +85,40 @@ def test_a_run_fits_the_schema_with_every_second_of_it():
 def test_strikes_that_were_planned_stand_for_the_deaths_that_they_are():
     assert marks_of(usage(), BEGIN_NS, [(BEGIN_NS + NS, "kill shard-0")]) == [{"at_s": 1.0, "what": "kill shard-0"}]
     assert seconds_of(Tally(), Usage(), 0) == []
+
+
+def seconds(*samples, last=3):
+    made = Tally()
+    made.second(last)
+    kept = [Sample(BEGIN_NS + int(at_s * NS), {"log": cpu_s}, busy) for at_s, cpu_s, busy in samples]
+    return [(second["cpu_share"].get("log"), second["busy"]) for second in seconds_of(made, Usage(samples=kept), BEGIN_NS)]
+
+
+def test_processors_and_the_machine_are_those_of_the_whole_second():
+    halves = [(-0.5, 0.0, 0.0), (0.0, 0.0, 0.0), (0.5, 0.5, 1.0), (1.0, 0.6, 0.2), (1.5, 0.6, 0.0), (2.0, 1.1, 1.0)]
+    assert seconds(*halves) == [(0.6, 0.6), (0.5, 0.5), (None, None), (None, None)]
+
+
+def test_clocks_that_were_read_beside_the_full_second_are_those_of_the_second_by_their_share():
+    beside = [(-0.25, 0.0, 0.0), (0.25, 0.5, 0.5), (0.75, 1.0, 0.5), (1.25, 1.5, 0.5)]
+    assert seconds(*beside, last=0) == [(1.0, 0.5)]
+
+
+def test_a_second_in_which_no_clock_was_read_is_unknown_and_not_nothing():
+    gap = [(0.0, 0.0, 0.0), (0.5, 0.5, 1.0), (1.0, 1.0, 1.0), (2.6, 1.0, 0.0), (3.0, 1.2, 0.5), (3.5, 1.7, 1.0)]
+    assert seconds(*gap) == [(1.0, 1.0), (None, None), (None, None), (1.0, 1.0)]  # of the last one what there was of it
+    assert seconds((0.0, 0.0, 0.0), (0.5, 0.5, 1.0), (1.0, 1.0, 1.0), (1.04, 1.0, 0.0), last=1) == [(1.0, 1.0), (None, None)]
+
+
+def test_a_second_of_unknown_cpu_is_not_drawn_as_one_without():
+    known = result()
+    unknown = known.seconds[1].model_copy(update={"cpu_share": {}, "busy": None})
+    drawn = known.model_copy(update={"seconds": [known.seconds[0], unknown, known.seconds[0]]})
+    axes = Figure().subplots()
+    _utilisation(axes, drawn)
+    for area in axes.collections:
+        assert all(not 1 < x < 2 for path in area.get_paths() for x, _ in path.vertices)
+        assert len(area.get_paths()) == 2
 
 
 @pytest.mark.parametrize(("text", "told"), [
