@@ -209,12 +209,13 @@ def _bars(axes: Axes, bars: Sequence[tuple[str, float, str]], label: str) -> Non
 
 
 def _tables(result: LoadResult) -> str:
+    cost = result.cpu_us_per_order.get("total")
     figures: list[tuple[str, Any]] = [
         ("workload", result.workload), ("orders", f"{result.orders:,}"), ("committed", f"{result.committed:,}"),
         ("aborted", f"{result.aborted:,}"), ("rejected", f"{result.rejected:,}"), ("unknown", f"{result.unknown:,}"),
         ("measured", f"{result.window_s:,.2f} s of {result.wall_s:,.2f} s"), ("orders/s", f"{result.orders_per_s:,.1f}"),
         *((f"latency {name}", f"{value:,.3f} ms") for name, value in result.latency_ms.items()),
-        ("CPU per order", f"{result.cpu_us_per_order.get('total', 0):,.1f} µs"), ("restarts", result.restarts),
+        ("CPU per order", "none" if cost is None else f"{cost:,.1f} µs"), ("restarts", result.restarts),
         ("repeats", result.repeats)]
     if result.capacity is not None:
         figures.append(("capacity", f"{result.capacity.rate_per_s:,.0f}/s with p99 within {result.capacity.p99_ms_max:g} ms"))

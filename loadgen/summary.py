@@ -138,8 +138,14 @@ class Summary:
         return {name: round(value, 3) if histogram.get_total_count() else 0.0 for name, value in values.items()}
 
     def cpu_us_per_order(self) -> dict[str, float]:
-        """Microseconds of CPU by role; returns and repeats are part of it."""
-        orders = max(1, self.tally.orders.told.total())
+        """Microseconds of CPU by role for each committed or aborted order, nothing where there was none.
+
+        Refusals, returns and repeats are part of the cost, and no orders to divide it by.
+        """
+        told = self.tally.orders.told
+        orders = told[Told.COMMITTED] + told[Told.ABORTED]
+        if not orders:
+            return {}
         costs = {role: round(seconds * 1e6 / orders, 1) for role, seconds in sorted(self.usage.cpu_s.items())}
         costs["total"] = round(sum(self.usage.cpu_s.values()) * 1e6 / orders, 1)
         return costs
@@ -177,7 +183,7 @@ class Summary:
         table.add_row("orders/s", f"{self.orders_per_s:,.0f}")
         table.add_row("latency ms", "  ".join(f"{name} {value:,.1f}" for name, value in latency.items()))
         costs = self.cpu_us_per_order()
-        table.add_row("CPU µs/order", "  ".join(f"{role} {cost:,.0f}" for role, cost in costs.items()))
+        table.add_row("CPU µs/order", "  ".join(f"{role} {cost:,.0f}" for role, cost in costs.items()) or "none")
         table.add_row("restarts", f"{self.usage.restarts}")
         if self.rows is not None:
             skipped = self.rows["skipped"]

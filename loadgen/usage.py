@@ -58,6 +58,7 @@ class _Watched:
     start_s: float  # CPU it had used when it was first seen
     last_s: float
     gone: bool = False
+    ended: bool = False  # what it spends from now on does not count
 
 
 class Meter:
@@ -90,8 +91,8 @@ class Meter:
         Never waits for the deployment: whoever calls this has orders to place. What is asked now is looked at when it has been
         answered, and what the successor had spent by then is counted from its birth.
         """
-        for watched in self._watched.values():
-            if not watched.gone and not _read(watched):
+        for watched in self._counted():
+            if not _read(watched):
                 self._missing.add(watched.name)
                 self._deaths.append((time.perf_counter_ns(), watched.name))
         self._look_at_answer()
@@ -99,17 +100,26 @@ class Meter:
             self._asked = self._asker.submit(self._statuses)
         self._samples.append(Sample(time.perf_counter_ns(), self._spent(), psutil.cpu_percent() / 100))
 
+    def end_clients(self) -> None:
+        """Count the clients no further: after the last outcome only the deployment still works, and they wait for it."""
+        for watched in self._counted():
+            if watched.role == CLIENT:
+                _read(watched)
+                watched.ended = True
+
     def stop(self) -> Usage:
         """The usage so far; the end of the measuring."""
         self._asker.shutdown()
         self._look_at_answer()
-        for watched in self._watched.values():
-            if not watched.gone:
-                _read(watched)
+        for watched in self._counted():
+            _read(watched)
         last = self._statuses()
         self._look(last, from_birth=True)
         return Usage(
             self._spent(), max(0, _restarts(last) - self._restarts), self._notes, self._samples, self._deaths)
+
+    def _counted(self) -> list[_Watched]:
+        return [watched for watched in self._watched.values() if not watched.gone and not watched.ended]
 
     def _look_at_answer(self) -> None:
         if self._asked is not None and self._asked.done():

@@ -157,6 +157,8 @@ def test_the_page_of_a_run_that_failed_says_so_and_escapes(tmp_path):
     plain = {**summary().to_json(), "ok": False, "wrong_outcomes": ["K <b>key</b>"], "seconds": [], "capacity": None}
     write_report(LoadResult.model_validate(plain), path)
     assert "NOT OK: K &lt;b&gt;key&lt;/b&gt;" in path.read_text()
+    write_report(LoadResult.model_validate({**plain, "cpu_us_per_order": {}}), path)
+    assert "<th>CPU per order</th><td>none</td>" in path.read_text()
     with pytest.raises(DefiniteError, match="--report"):
         write_report(result(), tmp_path / "none" / "report.html")
 

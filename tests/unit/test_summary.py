@@ -60,6 +60,23 @@ def test_json_has_the_names_and_units_that_are_promised():
     assert "returns" not in plain
 
 
+def test_cpu_is_divided_by_the_orders_that_were_worked_for():
+    """Refusals cost next to nothing: divided by them, a deployment that is asked for three times too much would look cheap."""
+    made = summary()
+    made.tally.of("place_order").add(Told.REJECTED, "E_OVERLOADED", 30)
+    made.tally.of("place_order").add(Told.UNKNOWN, "E_PENDING", 5)
+    assert made.to_json()["cpu_us_per_order"] == {"client": 100.0, "log": 50.0, "orchestrator": 200.0, "total": 350.0}
+
+
+def test_where_no_order_was_worked_for_there_is_no_cost_of_one():
+    made = summary(tally=Tally())
+    made.tally.of("place_order").add(Told.REJECTED, "E_OVERLOADED", 30)
+    assert made.to_json()["cpu_us_per_order"] == {}
+    out = io.StringIO()
+    Console(file=out, width=160).print(made.render())
+    assert "CPU µs/order" in out.getvalue()
+
+
 def test_returns_and_rows_stand_apart():
     made = summary(unmatched_return_lines=4, skipped_returns=2, rows={"read": 9, "skipped": {"credit_note": 1}, "bad": []})
     made.tally.of(RETURN_ITEMS).add(Told.COMMITTED, "", 3)

@@ -111,6 +111,22 @@ def test_a_look_that_fails_is_told_to_who_samples(start):
         meter.stop()
 
 
+def test_the_clients_clock_can_end_before_that_of_the_others(start):
+    """What they still do after the last outcome is theirs; what this process does to wait for that is no cost of an order."""
+    process = start()
+    meter = Meter(lambda: [status("shard-0", process.pid)])
+    meter.end_clients()
+    until_s = time.process_time() + 0.1
+    while time.process_time() < until_s:
+        pass
+    work(process)
+    meter.sample()
+    usage = meter.stop()
+    assert usage.cpu_s["client"] < 0.05
+    assert usage.cpu_s["orchestrator"] > 0.02
+    assert (usage.deaths, usage.notes) == ([], [])
+
+
 def test_actors_elsewhere_are_named_not_measured():
     meter = Meter(lambda: [status("shard-0", os.getpid(), node="elsewhere")])
     usage = meter.stop()
