@@ -62,6 +62,17 @@ def test_latencies_keep_three_digits():
     assert Second().percentile_ms(99) == 0.0
 
 
+@pytest.mark.parametrize("power", [7, 10, 16, 20])
+def test_a_seconds_percentiles_are_within_one_percent(power):
+    """The worst of a power of two is just below the second step that is kept."""
+    for bits in (6, 7):
+        worst_us = 2**power + 2**(power - bits) - 1
+        made = Tally()
+        made.record(array("q", [worst_us]), 0, warm=False)
+        shown_us = made.seconds[0].percentile_ms(99) * 1_000
+        assert worst_us * 0.99 <= shown_us <= worst_us
+
+
 def test_what_began_in_the_warm_up_shows_in_its_second_only():
     made = tally(warm=False)
     assert made.latencies.get_total_count() == 0
