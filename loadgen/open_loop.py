@@ -71,6 +71,7 @@ class OpenLoop:
         self._times, self._orders_are = times, orders_are
         self._tally = Tally(orders_are)
         self._latencies_us: dict[tuple[int, bool], array[int]] = {}  # not entered yet, by second and whether it is measured
+        self._late_us = array("q")  # not entered yet either
         self.seconds: list[Second] = []
         self.refused_us = array("q")  # how long each refusal took, from the intended arrival
         self._flights: dict[int, _Flight] = {}
@@ -134,6 +135,8 @@ class OpenLoop:
     def _place(self, work: Work, intended_ns: int) -> None:
         self._second(intended_ns).offered += 1
         self._flights[work.number] = _Flight(work.saga, work.key, intended_ns)
+        if intended_ns >= self._warm_ns:
+            self._late_us.append((time.perf_counter_ns() - intended_ns) // 1_000)
         try:
             handle = self._port.submit(work.saga, work.input, key=work.key)
         except DefiniteError as error:
@@ -198,6 +201,8 @@ class OpenLoop:
         measured, self._latencies_us = self._latencies_us, {}
         for (second, warm), latencies_us in measured.items():
             self._tally.record(latencies_us, second, warm=warm)
+        late_us, self._late_us = self._late_us, array("q")
+        self._tally.record_lateness(late_us)
         self._tally.second(self._number(now_ns - NS // 20)).in_flight = len(self._flights)  # of the second that is just ending
         if self._progress is not None:
             self._progress(self._tally, len(self._flights))

@@ -215,6 +215,7 @@ def _tables(result: LoadResult) -> str:
         ("aborted", f"{result.aborted:,}"), ("rejected", f"{result.rejected:,}"), ("unknown", f"{result.unknown:,}"),
         ("measured", f"{result.window_s:,.2f} s of {result.wall_s:,.2f} s"), ("orders/s", f"{result.orders_per_s:,.1f}"),
         *((f"latency {name}", f"{value:,.3f} ms") for name, value in result.latency_ms.items()),
+        *((f"lateness {name}", f"{value:,.3f} ms") for name, value in (result.lateness_ms or {}).items()),
         ("CPU per order", "none" if cost is None else f"{cost:,.1f} µs"), ("restarts", result.restarts),
         ("repeats", result.repeats)]
     if result.capacity is not None:

@@ -100,6 +100,7 @@ class LoadResult(BaseModel):
     capacity: CapacityResult | None
     seconds: list[SecondResult]
     marks: list[MarkResult]
+    lateness_ms: dict[str, float] | None = None  # p99 and max of the generator's own; None: a closed loop, or not told
     latency_censored: int = 0  # of the orders in the histogram, those whose latency is a lower bound
     lines: int | None = None
     units: int | None = None

@@ -22,6 +22,8 @@ from orchestrator.errors import ErrorCode
 
 TOLD = (Invariant.KEPT, Invariant.DECIDED, Invariant.EXACTLY_ONCE)  # what breaks these was told to somebody
 LATER = ("committed", "aborted", "open", "absent")  # what became of unknown ones, as the log says after the run
+LATE_MS_MAX = 10.0  # p99: what is due within 2 ms leaves together, on time; five times that, and the generator is behind
+LATE_SHARE_MAX = 0.1  # of the latencies' p99: below it the generator's part is lost in what is read as the deployment's
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 
 
@@ -92,6 +94,7 @@ class Summary:
             "window_s": round(self.tally.window_s, 3),
             "orders_per_s": round(self.orders_per_s, 1),
             "latency_ms": self.latency_ms(),
+            "lateness_ms": self.lateness_ms(),
             "latency_censored": self.tally.censored,
             "latency_histogram": self.tally.latencies.encode().decode(),
             "cpu_us_per_order": self.cpu_us_per_order(),
@@ -128,6 +131,12 @@ class Summary:
             found.append(
                 f"{self.tally.censored:,} measured orders had no outcome: their latency is the time that was waited, "
                 "so percentiles are lower bounds")
+        late_ms = self.tally.lateness_ms(99)
+        if late_ms > max(LATE_MS_MAX, LATE_SHARE_MAX * self.latency_ms()["p99"]):
+            found.append(
+                f"the load generator was late: 1 order of 100 was submitted {late_ms:,.1f} ms or more after it was to arrive "
+                f"(at most {self.tally.lateness_ms(100):,.1f} ms), which is part of the latencies and not the deployment's: "
+                "--processes or a lower --rate")
         return found + self.notes
 
     def latency_ms(self) -> dict[str, float]:
@@ -136,6 +145,12 @@ class Summary:
         values = {name: histogram.get_value_at_percentile(at) / 1000 for name, at in PERCENTILES.items()}
         values["max"] = histogram.get_max_value() / 1000
         return {name: round(value, 3) if histogram.get_total_count() else 0.0 for name, value in values.items()}
+
+    def lateness_ms(self) -> dict[str, float] | None:
+        """How late the generator itself was, from intended arrival to submit, in milliseconds; None of a closed loop."""
+        if not self.tally.lateness_us:
+            return None
+        return {"p99": round(self.tally.lateness_ms(99), 3), "max": round(self.tally.lateness_ms(100), 3)}
 
     def cpu_us_per_order(self) -> dict[str, float]:
         """Microseconds of CPU by role for each committed or aborted order, nothing where there was none.
@@ -182,6 +197,9 @@ class Summary:
             table.add_row("capacity", f"{self.capacity.rate_per_s:,.0f}/s with p99 within {self.capacity.p99_ms_max:g} ms")
         table.add_row("orders/s", f"{self.orders_per_s:,.0f}")
         table.add_row("latency ms", "  ".join(f"{name} {value:,.1f}" for name, value in latency.items()))
+        lateness = self.lateness_ms()
+        if lateness is not None:
+            table.add_row("lateness ms", "  ".join(f"{name} {value:,.1f}" for name, value in lateness.items()))
         costs = self.cpu_us_per_order()
         table.add_row("CPU µs/order", "  ".join(f"{role} {cost:,.0f}" for role, cost in costs.items()) or "none")
         table.add_row("restarts", f"{self.usage.restarts}")

@@ -59,13 +59,7 @@ class Second:
 
     def percentile_ms(self, percent: float) -> float:
         """The latency that so many percent of the second's orders did not exceed; 0 where there was none."""
-        wanted = self.latencies_us.total() * percent / 100
-        seen = 0
-        for latency_us in sorted(self.latencies_us):
-            seen += self.latencies_us[latency_us]
-            if seen >= wanted:
-                return latency_us / 1_000
-        return 0.0
+        return _percentile_ms(self.latencies_us, percent)
 
 
 @dataclass(slots=True)
@@ -78,6 +72,7 @@ class Tally:
         latencies: microseconds from submit (or intended arrival) to outcome of the orders that began after the warm-up;
             where no outcome came, the time that was waited for it.
         censored: how many of them are such waits: lower bounds.
+        lateness_us: how often an open loop submitted so late after the intended arrival, the warm-up left out.
         seconds: by second of the run, the warm-up included.
         wall_s: from the first submit to the last outcome.
         window_s: the part of it that throughput is counted over: after the warm-up, until the time was up or all was told.
@@ -94,6 +89,7 @@ class Tally:
     told_in_window: int = 0
     repeats: int = 0
     censored: int = 0
+    lateness_us: Counter[int] = field(default_factory=Counter)
     _noted: Counter[Told] = field(default_factory=Counter)
 
     def of(self, saga: str) -> Counts:
@@ -129,6 +125,14 @@ class Tally:
             shown[_rounded(latency_us, _COARSE_BITS)] += times
             if warm:
                 self.latencies.record_value(latency_us, times)
+
+    def record_lateness(self, late_us: array[int]) -> None:
+        """Enter how late the generator itself was, by transaction, in microseconds."""
+        self.lateness_us.update([_rounded(value, _FINE_BITS) for value in late_us])
+
+    def lateness_ms(self, percent: float) -> float:
+        """What so many percent of the transactions were not submitted later than; 0 in a closed loop, where nothing is due."""
+        return _percentile_ms(self.lateness_us, percent)
 
     def note_told(self, second: int, in_flight: int) -> None:
         """Enter what was told since the last time as told in that second."""
@@ -173,6 +177,7 @@ class Tally:
         self.told_in_window += other.told_in_window
         self.repeats += other.repeats
         self.censored += other.censored
+        self.lateness_us.update(other.lateness_us)
 
     def to_plain(self) -> dict[str, Any]:
         """For another process; see `from_plain`."""
@@ -183,7 +188,8 @@ class Tally:
             "seconds": [[number, _plain(second.told), list(second.latencies_us.items()), second.in_flight, second.offered]
                         for number, second in self.seconds.items()],
             "wall_s": self.wall_s, "window_s": self.window_s, "told_in_window": self.told_in_window,
-            "repeats": self.repeats, "censored": self.censored}
+            "repeats": self.repeats, "censored": self.censored,
+            "lateness_us": list(self.lateness_us.items())}
 
     @classmethod
     def from_plain(cls, plain: dict[str, Any]) -> Tally:
@@ -191,7 +197,7 @@ class Tally:
         tally = cls(
             frozenset(plain["orders_are"]), latencies=HdrHistogram.decode(plain["latencies"]), wall_s=plain["wall_s"],
             window_s=plain["window_s"], told_in_window=plain["told_in_window"], repeats=plain["repeats"],
-            censored=plain["censored"])
+            censored=plain["censored"], lateness_us=Counter(dict(plain["lateness_us"])))
         for saga, (told, aborted, rejected) in plain["by_saga"].items():
             tally.by_saga[saga] = Counts(_told(told), Counter(aborted), Counter(rejected))
         for number, told, latencies_us, in_flight, offered in plain["seconds"]:
@@ -205,6 +211,16 @@ def added_up(tallies: Iterable[Tally]) -> Tally:
     for tally in tallies:
         whole.take(tally)
     return whole
+
+
+def _percentile_ms(values_us: Counter[int], percent: float) -> float:
+    wanted = values_us.total() * percent / 100
+    seen = 0
+    for value_us in sorted(values_us):
+        seen += values_us[value_us]
+        if seen >= wanted:
+            return value_us / 1_000
+    return 0.0
 
 
 def _rounded(value: int, bits: int) -> int:

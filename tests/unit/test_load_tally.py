@@ -48,6 +48,7 @@ def tally(told=Told.COMMITTED, second=0, warm=True):
     made.record(array("q", LATENCIES), second, warm=warm)
     made.note_told(second, 3)
     made.second(second).offered = 8
+    made.record_lateness(array("q", [500, 2_000]))
     return made
 
 
@@ -59,7 +60,7 @@ def test_latencies_keep_three_digits():
     assert made.seconds[0].percentile_ms(50) == pytest.approx(1.5, rel=0.01)
     made.record(array("q", [0, -5, LATENCY_US_MAX * 2]), 0, warm=True)
     assert made.latencies.get_max_value() == pytest.approx(LATENCY_US_MAX, rel=0.001)
-    assert Second().percentile_ms(99) == 0.0
+    assert Second().percentile_ms(99) == Tally().lateness_ms(99) == 0.0
 
 
 @pytest.mark.parametrize("power", [7, 10, 16, 20])
@@ -89,6 +90,9 @@ def test_tallies_add_up_also_by_way_of_another_process():
         assert whole.latencies.get_value_at_percentile(100) == pytest.approx(1_000_000, rel=0.001)
         assert (whole.wall_s, whole.told_in_window, whole.repeats, whole.orders_per_s) == (2.0, 18, 3, 18.0)
         assert whole.censored == 6
+        assert whole.lateness_us.total() == 6
+        assert whole.lateness_ms(50) == pytest.approx(0.5, rel=0.001)
+        assert whole.lateness_ms(100) == pytest.approx(2.0, rel=0.001)
         assert whole.seconds[1].told == {Told.ABORTED: 6, Told.REJECTED: 6}
         assert (whole.seconds[1].in_flight, whole.seconds[1].offered) == (6, 16)
         assert whole.seconds[0].latencies_us.total() == 6

@@ -9,6 +9,7 @@ from itertools import pairwise
 import pytest
 
 from loadgen.baskets import Baskets, Line
+from loadgen.driver import Times
 from loadgen.open_loop import Arrivals, OpenLoop
 from loadgen.workload import OrderFeed, Told, Workload
 from orchestrator.errors import DefiniteError, IndefiniteError, OverloadedError
@@ -91,6 +92,27 @@ def test_latency_counts_from_the_intended_arrival():
     late = tally.latencies
     assert late.get_max_value() >= 200_000
     assert late.get_value_at_percentile(80) >= 20_000  # 100 of 200 arrived meanwhile
+
+
+def test_how_late_submits_are_themselves_is_measured():
+    """The generator is late where the thread that places was held up; that the deployment takes its time makes nothing late."""
+
+    def answer(number):
+        if number == 50:
+            time.sleep(0.2)
+        raise OverloadedError("full", 50)
+
+    client = Client(answer)
+    _, tally, _ = run(client, times=Times(warm_up_s=0.05))
+    measured = sum(tally.lateness_us.values())
+    assert len(client.times) * 0.6 < measured < len(client.times)
+    assert tally.lateness_ms(100) >= 180
+    assert tally.lateness_ms(80) >= 20  # 100 of 200 arrived meanwhile
+    slow = Client(lambda number: None)
+    threading.Timer(0.5, lambda: [handle.settle(COMMITTED, None) for handle in slow.handles]).start()
+    _, tally, _ = run(slow, duration=0.2)
+    assert tally.latencies.get_max_value() >= 300_000
+    assert tally.lateness_ms(50) < 100
 
 
 def test_refusals_are_counted_by_code_and_not_repeated():

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+from array import array
 
 import pytest
 from rich.console import Console
@@ -114,6 +115,32 @@ def test_latencies_that_are_lower_bounds_are_counted_and_named():
     out = io.StringIO()
     Console(file=out, width=160).print(made.render())
     assert "note: 3 measured orders had no outcome" in out.getvalue()
+
+
+def late(*lateness_ms):
+    made = summary()
+    made.tally.record_lateness(array("q", [round(late_ms * 1_000) for late_ms in lateness_ms]))
+    return made
+
+
+def test_how_late_the_generator_was_is_told_of_an_open_loop():
+    assert summary().to_json()["lateness_ms"] is None
+    plain = late(*[1.0] * 98, 3.0, 7.0).to_json()
+    assert plain["lateness_ms"] == {"p99": pytest.approx(3.0, rel=0.001), "max": pytest.approx(7.0, rel=0.001)}
+    assert plain["notes"] == []
+    out = io.StringIO()
+    Console(file=out, width=160).print(late(3.0, 7.0).render())
+    assert "lateness ms" in out.getvalue()
+
+
+def test_a_generator_that_cannot_keep_up_is_named_where_that_is_a_part_of_what_is_read_as_latency():
+    (note,) = late(*[40.0] * 99, 80.0).to_json()["notes"]  # p99 of the latencies is 100 ms
+    assert note.startswith("the load generator was late: 1 order of 100 was submitted 40.0 ms or more after it was to arrive")
+    assert "(at most 80.0 ms)" in note
+    assert late(9.9).to_json()["notes"] == []  # within the bound
+    made = late(40.0)
+    made.tally.latencies.record_value(5_000_000, 100)
+    assert made.to_json()["notes"] == []  # less than a tenth of p99
 
 
 def test_a_run_without_an_outcome_has_no_latency():
