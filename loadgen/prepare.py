@@ -56,7 +56,7 @@ def prepare(plan: LoadPlan, run: str = "") -> Prepared:
     elif ":" in plan.workload:
         source = _own(plan, run)
     else:
-        baskets = _made(min(plan.orders_made, DISTINCT_MAX), plan.seed + plan.index, plan.lines, Shape(plan.workload))
+        baskets = _made(min(plan.orders_made, DISTINCT_MAX), plan.seed, plan.lines, Shape(plan.workload), plan.index)
         source = Workload(baskets, orders=plan.orders_made, run=run, stock_share=plan.stock_share)
     return Prepared(plan, source, None, None)
 
@@ -96,6 +96,6 @@ def _own(plan: LoadPlan, run: str) -> Samples:
 
 
 @lru_cache(maxsize=2)
-def _made(orders: int, seed: int, lines: LineRange | None, shape: Shape) -> Baskets:
+def _made(orders: int, seed: int, lines: LineRange | None, shape: Shape, part: int) -> Baskets:
     """Kept for the next run of the same process: a search for the capacity has a dozen."""
-    return make_baskets(orders, seed, lines, shape)
+    return make_baskets(orders, seed, lines, shape, part=part)

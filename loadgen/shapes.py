@@ -72,7 +72,9 @@ class _Catalogue(Protocol):
         """One line."""
 
 
-def make_baskets(orders: int, seed: int, lines: LineRange | None = None, shape: Shape = Shape.RETAIL) -> Baskets:
+def make_baskets(
+    orders: int, seed: int, lines: LineRange | None = None, shape: Shape = Shape.RETAIL, *, part: int = 0,
+) -> Baskets:
     """Orders of a shape; the same arguments give the same orders.
 
     Args:
@@ -80,8 +82,9 @@ def make_baskets(orders: int, seed: int, lines: LineRange | None = None, shape: 
         seed: of every draw.
         lines: overrides the number of lines per order.
         shape: of the orders.
+        part: other orders, of the same shop: one of several processes that place them.
     """
-    draw = random.Random(f"{seed}/orders")
+    draw = random.Random(f"{seed + part}/orders")
     shop: _Catalogue = _Shop(seed) if shape is Shape.RETAIL else _Even(seed, SKUS if shape is Shape.UNIFORM else 1)
     lines = lines or _LINES.get(shape)
     sizes = _table(LINES_PER_ORDER)

@@ -13,7 +13,7 @@ from actors.bank import app as bank
 from loadgen.load import LoadPlan, prepare
 from loadgen.own_saga import OpeningFeed
 from loadgen.prepare import app_for
-from loadgen.shapes import Shape, make_baskets
+from loadgen.shapes import SKUS, Shape, make_baskets
 from loadgen.transfers import DISTINCT, Transfers
 from loadgen.workload import BooksFeed, Told
 from orchestrator.errors import DefiniteError
@@ -150,6 +150,16 @@ def test_processes_have_parts_that_add_up():
     sources = [prepare(part, f"run{letter}").workload for part, letter in zip(parts, "abc", strict=True)]
     keys = [work.key for source in sources for work in works(source, 4) if work is not None]
     assert len(keys) == len(set(keys)) == 11
+
+
+@pytest.mark.parametrize(("workload", "skus"), [("hot", 1), ("uniform", SKUS)])
+def test_processes_order_of_one_shop_and_each_something_else(workload, skus):
+    whole = plan(workload=workload, orders=16_000, processes=4)
+    parts = [prepare(whole.share(index)).workload.baskets for index in range(4)]
+    lines = [line for part in parts for number in range(len(part)) for line in part.lines(number)]
+    assert len({line.sku for line in lines}) <= skus
+    assert len({(line.sku, line.unit_price_minor) for line in lines}) <= skus
+    assert len({tuple(part.customer(number) for number in range(20)) for part in parts}) == 4
 
 
 def test_samples_are_shared_out_one_by_one():
