@@ -75,7 +75,7 @@ def find_capacity(plan: LoadPlan, p99_ms_max: float, run: Run, console: Console)
         console: told of every step.
 
     Raises:
-        DefiniteError: E_INVALID_INPUT where no rate is within the bound.
+        DefiniteError: E_INVALID_INPUT where no rate is within the bound, twice.
     """
     search = _Search(plan, Capacity(p99_ms_max), run, console)
     low, high = 0.0, search.closed_loop()
@@ -86,14 +86,19 @@ def find_capacity(plan: LoadPlan, p99_ms_max: float, run: Run, console: Console)
             high = max(high, rate * CLOSE**2)  # the closed loop may have been slow to begin with
         else:
             high = rate
-        rate = sqrt(low * high) if low else high / 2
-        if rate < RATE_MIN:
-            raise DefiniteError(
-                ErrorCode.INVALID_INPUT, f"--p99-ms: not even {RATE_MIN:g} orders a second stay within {p99_ms_max:g} ms")
-    while low >= RATE_MIN and not search.holds(low):
-        low *= LOWER
+        rate = _checked(sqrt(low * high) if low else high / 2, p99_ms_max)
+    while low and not search.holds(low):
+        low = _checked(low * LOWER, p99_ms_max)
     search.found.rate_per_s = round(low, 1)
     return search.found
+
+
+def _checked(rate: float, p99_ms_max: float) -> float:
+    """A rate that may be tried."""
+    if rate < RATE_MIN:
+        raise DefiniteError(
+            ErrorCode.INVALID_INPUT, f"--p99-ms: not even {RATE_MIN:g} orders a second stay within {p99_ms_max:g} ms")
+    return rate
 
 
 class _Search:

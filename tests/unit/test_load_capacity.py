@@ -18,16 +18,17 @@ from orchestrator.errors import DefiniteError
 
 
 class Deployment:
-    """Answers in 10 ms up to its knee, in a second beyond it; `worse_after` runs it loses a tenth of its speed."""
+    """Answers in 10 ms up to its knee, in a second beyond it; `worse_after` runs it has `slower` of its speed."""
 
     def __init__(self, knee, *, closed=None, refuses=False, keeps_up=True, worse_after=1_000, stalls=False):
         self.knee, self.closed, self.refuses, self.keeps_up = knee, closed or knee, refuses, keeps_up
         self.worse_after, self.stalls, self.plans = worse_after, stalls, []
+        self.slower = 0.9
 
     def run(self, plan):
         self.plans.append(plan)
         if len(self.plans) == self.worse_after:
-            self.knee *= 0.9
+            self.knee *= self.slower
         offered = self.closed if plan.arrivals is None else plan.arrivals.rate_per_s
         window_s = (plan.duration_s or 0) if plan.arrivals is None else plan.arrivals.duration_s - plan.warm_up_s
         beyond = offered > self.knee
@@ -96,3 +97,12 @@ def test_a_step_is_long_enough_to_have_a_p99():
 def test_a_bound_that_nothing_keeps_is_refused():
     with pytest.raises(DefiniteError, match="not even 2 orders"):
         search(Deployment(1_000), bound=5.0)
+
+
+def test_a_rate_that_held_once_and_never_again_is_not_reported():
+    steps = len(search(Deployment(4)).steps)
+    deployment = Deployment(4, worse_after=steps)
+    deployment.slower = 0.1
+    with pytest.raises(DefiniteError, match="not even 2 orders"):
+        search(deployment)
+    assert deployment.plans[-1].arrivals.rate_per_s >= 2
