@@ -115,6 +115,7 @@ class LoadPlan:
             (self.stock_share is not None and timed and self.orders is None,
              "--stock-share needs to know how much is ordered: give --orders too, or --rate"),
             (self.warm_up_s < 0, f"--warm-up: {self.warm_up_s} s are no time"),
+            (self.arrivals is not None and self.arrivals.duration_s <= self.warm_up_s, self._nothing_measured()),
             (self.duration_s is not None and not 0 < self.duration_s <= 86_400,  # noqa: PLR2004 - said in the text
              f"--duration must be above 0, at most 86,400 s; got {self.duration_s}"),
             (not alone and self.returns, "--returns follow their orders: not with --processes"),
@@ -124,6 +125,11 @@ class LoadPlan:
             (self.capacity_p99_ms is not None and (self.chaos is not None or self.trace is not None),
              "--find-capacity needs a run that is like itself throughout: drop --chaos and --trace"),
         ]
+
+    def _nothing_measured(self) -> str:
+        lasts_s = 0.0 if self.arrivals is None else self.arrivals.duration_s
+        return (f"--warm-up: all arrivals come within {lasts_s:g} s, so that nothing is left to measure after "
+                f"{self.warm_up_s:g} s: lower it, or give --duration, which comes after it")
 
     @property
     def times(self) -> Times:

@@ -87,3 +87,14 @@ def test_a_number_of_orders_is_for_a_closed_loop():
     with pytest.raises(DefiniteError, match="--orders is for a closed loop"):
         plan(orders=5, arrivals=Arrivals(50.0, 1.0)).check()
     assert prepare(plan(arrivals=Arrivals(50.0, 1.0))).workload.orders == Arrivals(50.0, 1.0).expected
+
+
+@pytest.mark.parametrize(("duration_s", "warm_up_s"), [(None, 5.0), (None, 2.0), (0.0, 5.0), (-1.0, 5.0)])
+def test_a_warm_up_that_leaves_nothing_to_measure_is_refused(tmp_path, duration_s, warm_up_s):
+    path = tmp_path / "arrivals.csv"
+    path.write_text("second,count\n0,5\n1,5\n")
+    trace = None if duration_s is not None else path
+    arrivals = parse_arrivals(None if trace else 10.0, duration_s, 1, warm_up_s=warm_up_s, trace=trace)
+    with pytest.raises(DefiniteError, match="--warm-up: all arrivals come within"):
+        plan(arrivals=arrivals, warm_up_s=warm_up_s).check()
+    plan(arrivals=parse_arrivals(None, 1.0, 1, warm_up_s=warm_up_s, trace=path), warm_up_s=warm_up_s).check()
