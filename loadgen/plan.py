@@ -118,6 +118,10 @@ class LoadPlan:
             (self.arrivals is not None and self.arrivals.duration_s <= self.warm_up_s, self._nothing_measured()),
             (self.duration_s is not None and not 0 < self.duration_s <= 86_400,  # noqa: PLR2004 - said in the text
              f"--duration must be above 0, at most 86,400 s; got {self.duration_s}"),
+            (self.orders is not None and self.orders < self.processes,
+             f"--orders: {self.orders} cannot be shared by --processes {self.processes}: raise it or lower that"),
+            (self.arrivals is None and self.concurrency < self.processes,
+             f"--concurrency: {self.concurrency} cannot be shared by --processes {self.processes}: raise it or lower that"),
             (not alone and self.returns, "--returns follow their orders: not with --processes"),
             (not alone and self.chaos is not None, "--chaos watches this process's own orders: not with --processes"),
             (self.capacity_p99_ms is not None and (self.arrivals is not None or self.orders is not None),

@@ -18,6 +18,7 @@ from loadgen.trace import Trace, read_trace
 from loadgen.transfers import Transfers
 from loadgen.workload import Source, Workload, new_run
 from orchestrator.deployment import DataDirectory
+from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.log.reader import LogReader
 from orchestrator.terminal.options import app_path
 from orchestrator.testing.examine import Plan, find_sagas
@@ -73,6 +74,9 @@ def app_for(workload: str, data: Path, chosen: str | None) -> str:
 
 
 def _traced(plan: LoadPlan, trace: Trace, run: str) -> Prepared:
+    if len(trace.baskets) < plan.processes > 1:
+        told = f"--processes: {plan.processes} cannot share the {len(trace.baskets)} orders of the trace: lower it"
+        raise DefiniteError(ErrorCode.INVALID_INPUT, told)
     baskets = trace.baskets if plan.of == 1 else trace.baskets.part(plan.index, plan.of)
     matched: Sequence[Return] = ()
     unmatched = None

@@ -131,6 +131,8 @@ def test_uniform_orders_spread_over_everything_and_hot_ones_share_one_sku():
     ({"stock_share": Decimal(1), "duration_s": 1.0}, "--orders too"), ({"warm_up_s": -1.0}, "--warm-up"),
     ({"duration_s": 0.0}, "--duration"), ({"processes": 2, "chaos": "usual"}, "--chaos"),
     ({"processes": 2, "returns": True, "trace": Path("x")}, "--returns"),
+    ({"orders": 3, "processes": 5}, "--orders: 3 cannot be shared by --processes 5"),
+    ({"concurrency": 1, "processes": 4}, "--concurrency: 1 cannot be shared by --processes 4"),
     ({"capacity_p99_ms": 5.0, "orders": 5}, "--find-capacity"), ({"capacity_p99_ms": 5.0, "chaos": "usual"}, "drop --chaos")])
 def test_what_does_not_go_together_is_refused(values, told):
     with pytest.raises(DefiniteError, match=told):
@@ -174,5 +176,7 @@ def test_a_trace_is_shared_out_order_by_order(tmp_path):
         f"{number},22423,{number - 536_364},12.75,17850\n" for number in range(536_365, 536_370)))
     parts = [prepare(plan(trace=path, processes=2).share(index)).workload for index in range(2)]
     assert [part.orders for part in parts] == [3, 2]
+    with pytest.raises(DefiniteError, match="--processes: 6 cannot share the 5 orders"):
+        prepare(plan(trace=path, processes=6))
     units = [work.input["lines"][0]["quantity"] for part in parts for work in works(part, part.orders)]
     assert sorted(units) == [1, 2, 3, 4, 5]
