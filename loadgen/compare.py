@@ -10,7 +10,7 @@ from rich.table import Table
 
 from loadgen.result import LoadResult
 
-UNTOLD = frozenset({"data", "history", "deployment"})  # settings that may differ between runs that are alike
+UNTOLD = frozenset({"data", "history"})  # settings that may differ between runs that are alike
 
 
 class Row(NamedTuple):
@@ -37,10 +37,10 @@ class Comparison:
     def __init__(self, first: LoadResult, second: LoadResult) -> None:
         self._first, self._second = first, second
         self.rows = list(_rows(first, second))
+        asked, asked_second = _asked(first), _asked(second)
         self.differing = {
-            name: (first.settings.get(name), second.settings.get(name))
-            for name in sorted((first.settings.keys() | second.settings.keys()) - UNTOLD)
-            if first.settings.get(name) != second.settings.get(name)}
+            name: (asked.get(name), asked_second.get(name))
+            for name in sorted((asked.keys() | asked_second.keys()) - UNTOLD) if asked.get(name) != asked_second.get(name)}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""
@@ -62,6 +62,12 @@ class Comparison:
             f"[red]{name} is not ok: its audit or its history found something[/red]"
             for name, result in (("A", self._first), ("B", self._second)) if not result.ok]
         return Group(table, *notes)
+
+
+def _asked(result: LoadResult) -> dict[str, Any]:
+    """What was asked for and what it ran on: the deployment's own settings, such as its shards, stand beside the load's."""
+    settings = dict(result.settings)
+    return {**settings.pop("deployment", {}), **settings, "seed": result.seed}
 
 
 def _rows(first: LoadResult, second: LoadResult) -> Iterator[Row]:

@@ -137,7 +137,7 @@ def deployed(plan: LoadPlan) -> Iterator[Client]:
         if unknown:
             raise DefiniteError(ErrorCode.CONFIG, f"--fault: the app has no service {', '.join(sorted(unknown))}")
         if not deployment.owned:
-            _check_attached(plan, deployment.settings)
+            check_attached(plan, deployment.settings)
         yield client
 
 
@@ -212,10 +212,17 @@ def _rows(trace: Trace) -> dict[str, Any]:
     return {"read": trace.rows, "skipped": {str(reason): rows for reason, rows in skipped.items()}, "bad": trace.bad}
 
 
-def _check_attached(plan: LoadPlan, running: Settings) -> None:
+def check_attached(plan: LoadPlan, running: Settings) -> None:
+    """Whether a running deployment runs as it is asked to.
+
+    Raises:
+        DefiniteError: E_CONFIG, naming the option.
+    """
     where = f"a deployment already runs on {plan.data}"
     if plan.faults:
         raise DefiniteError(
             ErrorCode.CONFIG, f"--fault: {where}; simulated failures are for an embedded one: stop it with raytx down")
     if plan.shards not in (None, running.shards):
         raise DefiniteError(ErrorCode.CONFIG, f"--shards: {where} with {running.shards} shards: stop it with raytx down")
+    if plan.transport not in (None, running.transport):
+        raise DefiniteError(ErrorCode.CONFIG, f"--transport: {where} over {running.transport}: stop it with raytx down")

@@ -151,14 +151,17 @@ class LoadPlan:
 
     def share(self, index: int) -> LoadPlan:
         """The part of one of its processes, counted from 0."""
-        of = self.processes
-        orders = self.orders
-        if orders is None and self.arrivals is None and self.duration_s is None and self.trace is None:
-            orders = ORDERS_DEFAULT
+        of, orders = self.processes, self._orders_asked
         return replace(
             self, index=index, of=of, processes=1, concurrency=max(1, _part(self.concurrency, index, of)),
             orders=None if orders is None else _part(orders, index, of),
             arrivals=None if self.arrivals is None else self.arrivals.share(index, of))
+
+    @property
+    def _orders_asked(self) -> int | None:
+        """None where a time or the trace says."""
+        open_end = self.arrivals is not None or self.duration_s is not None or self.trace is not None
+        return ORDERS_DEFAULT if self.orders is None and not open_end else self.orders
 
     def settings(self) -> Settings:
         """Of an embedded deployment.
@@ -176,7 +179,8 @@ class LoadPlan:
         arrivals = self.arrivals
         duration_s = self.duration_s if arrivals is None else arrivals.duration_s - self.warm_up_s
         return {
-            "data": str(self.data), "app": self.app, "workload": str(self.workload), "concurrency": self.concurrency,
+            "data": str(self.data), "app": self.app, "workload": str(self.workload), "orders": self._orders_asked,
+            "concurrency": self.concurrency,
             "rate_per_s": None if arrivals is None else arrivals.rate_per_s, "duration_s": duration_s,
             "warm_up_s": self.warm_up_s, "processes": self.processes, "capacity_p99_ms": self.capacity_p99_ms,
             "trace": None if self.trace is None else str(self.trace),

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from loadgen.load import LoadPlan, prepare
+from loadgen.load import LoadPlan, check_attached, prepare
 from loadgen.open_loop import Arrivals
 from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_share
 from loadgen.shapes import LineRange
+from orchestrator.config import Settings, Transport
 from orchestrator.errors import DefiniteError
 
 HEADER = "InvoiceNo,StockCode,Quantity,UnitPrice,CustomerID\n"
@@ -98,3 +99,19 @@ def test_a_warm_up_that_leaves_nothing_to_measure_is_refused(tmp_path, duration_
     with pytest.raises(DefiniteError, match="--warm-up: all arrivals come within"):
         plan(arrivals=arrivals, warm_up_s=warm_up_s).check()
     plan(arrivals=parse_arrivals(None, 1.0, 1, warm_up_s=warm_up_s, trace=path), warm_up_s=warm_up_s).check()
+
+
+@pytest.mark.parametrize(("values", "told"), [
+    ({"faults": {"payment": {"decline": 0.1}}}, "--fault: a deployment already runs"), ({"shards": 3}, "with 2 shards"),
+    ({"transport": Transport.RAY}, "--transport: a deployment already runs on data over direct")])
+def test_a_deployment_that_runs_is_not_asked_to_run_otherwise(values, told):
+    with pytest.raises(DefiniteError, match=told):
+        check_attached(plan(**values), Settings(shards=2))
+    check_attached(plan(shards=2, transport=Transport.DIRECT), Settings(shards=2))
+
+
+@pytest.mark.parametrize(("values", "orders"), [
+    ({}, 10_000), ({"orders": 5}, 5), ({"duration_s": 1.0}, None), ({"arrivals": Arrivals(5.0, 1.0)}, None),
+    ({"trace": Path("x")}, None)])
+def test_a_result_says_how_many_orders_were_asked_for(values, orders):
+    assert plan(**values).to_json()["orders"] == orders

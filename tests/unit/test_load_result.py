@@ -179,6 +179,18 @@ def test_results_side_by_side_are_ratios():
     assert "differs: concurrency: 4 and 8" in text.get()
 
 
+def test_what_two_runs_ran_on_is_compared_as_well():
+    first, second = (
+        summary(seed=shards, settings={
+            "orders": orders, "data": str(shards),
+            "deployment": {"shards": shards, "transport": transport, "faults": faults, "retention_ms": 1}})
+        for shards, transport, faults, orders in ((1, "direct", {}, 10), (4, "ray", {"payment": {"decline": 0.1}}, None)))
+    compared = Comparison(*(LoadResult.model_validate(one.to_json()) for one in (first, second)))
+    assert compared.differing == {
+        "faults": ({}, {"payment": {"decline": 0.1}}), "orders": (10, None), "seed": (1, 4), "shards": (1, 4),
+        "transport": ("direct", "ray")}
+
+
 def test_a_report_without_its_library_is_refused_before_anything_is_placed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     ended = CliRunner().invoke(cli, ["load", "--data", str(tmp_path / "data"), "--report", str(tmp_path / "r.html")])
