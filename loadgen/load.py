@@ -18,7 +18,7 @@ from loadgen.checker.limits import Limits
 from loadgen.checker.run import check
 from loadgen.driver import Milestone
 from loadgen.history import History, HistoryWriter, read_history
-from loadgen.nemesis.beside import beside
+from loadgen.nemesis.beside import Struck, beside
 from loadgen.place import Placed, Progress, Watch, open_books, place
 from loadgen.plan import LoadPlan
 from loadgen.prepare import Prepared, prepare
@@ -70,7 +70,7 @@ class _Stage:
     recorded: RecordedClient
     files: Histories
     console: Console
-    watch: Watch | None = None
+    struck: Struck | None = None
     last: list[tuple[Prepared, Driven]] = field(default_factory=list)
 
     def run(self, plan: LoadPlan, prepared: Prepared | None = None) -> Driven:
@@ -78,15 +78,28 @@ class _Stage:
         prepared = prepare(plan) if prepared is None else prepared
         if plan.processes == 1:
             open_books(self.recorded, prepared)
-            driven = drive(self.recorded, prepared, self.console, watch=self.watch)
+            with self._beside(plan) as watch:
+                driven = drive(self.recorded, prepared, self.console, watch=watch)
         else:
-            with apart(plan, prepared.workload.run, self.files.more(plan.processes)) as drivers:
-                deployment = self.client.deployment
-                driven = drive(
-                    self.recorded, prepared, self.console, place_all=drivers.place,
-                    statuses=lambda: [*deployment.statuses(STATUS_TIMEOUT_S), *drivers.statuses()])
+            driven = self._run_apart(plan, prepared)
         self.last = [(prepared, driven)]
         return driven
+
+    def _run_apart(self, plan: LoadPlan, prepared: Prepared) -> Driven:
+        deployment = self.client.deployment
+        with apart(plan, prepared.workload.run, self.files.more(plan.processes)) as drivers:
+            return drive(
+                self.recorded, prepared, self.console, place_all=drivers.place,
+                statuses=lambda: [*deployment.statuses(STATUS_TIMEOUT_S), *drivers.statuses()])
+
+    @contextmanager
+    def _beside(self, plan: LoadPlan) -> Iterator[Watch | None]:
+        """Where there is a plan, strike; only while the orders are placed: not the opening of the books."""
+        if plan.chaos is None:
+            yield None
+            return
+        with beside(plan.chaos, self.client.deployment, self.console) as (outcomes, self.struck):
+            yield outcomes.watch
 
 
 def run_load(plan: LoadPlan, console: Console) -> Summary:
@@ -109,16 +122,12 @@ def run_load(plan: LoadPlan, console: Console) -> Summary:
             stage = _Stage(client, RecordedClient(client, history), files, console)
             if plan.capacity_p99_ms is not None:
                 capacity = find_capacity(plan, plan.capacity_p99_ms, lambda step: stage.run(step).placed, console)
-            elif plan.chaos is not None:
-                with beside(plan.chaos, client.deployment, console) as (outcomes, struck):
-                    stage.watch = outcomes.watch
-                    stage.run(plan, prepared)
             else:
                 stage.run(plan, prepared)
         last, driven = stage.last[0]
         summary = conclude(last, driven, app, read_history(files.all))
     summary.settings = {**summary.settings, **replace(plan, arrivals=last.plan.arrivals).to_json()}
-    summary.chaos = None if plan.chaos is None else struck
+    summary.chaos = stage.struck
     summary.capacity = capacity
     return summary
 

@@ -85,7 +85,7 @@ class LoadPlan:
             DefiniteError: E_INVALID_INPUT, naming the option.
         """
         if self.chaos is not None:
-            PlanText.parse(self.chaos)
+            PlanText.parse(self.chaos).plan(["log", "shard-0"])  # does anything fit? whom it strikes is seen later
         for wrong, told in (*self._wrong_of_workload(), *self._wrong_of_loop()):
             if wrong:
                 raise DefiniteError(ErrorCode.INVALID_INPUT, told)

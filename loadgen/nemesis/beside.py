@@ -105,12 +105,21 @@ class InProcess:
         self._numbers = itertools.count(1)
         self._took_ms: dict[int, float] = {}
         self._changed = threading.Condition()
-        self._over = False
+        self._begun = self._over = False
         self._marks = Marks(deployment.settings.shards, self._resolved)
 
     def watch(self, key: str, began_ns: int, ended_ns: int) -> None:
         """See every outcome, which counts for services too; fits `Driver`'s watch, whose clock is Linux's monotonic one."""
         self._marks.see(key, began_ns, ended_ns, committed=True)
+        if not self._begun:
+            with self._changed:
+                self._begun = True
+                self._changed.notify_all()
+
+    def wait_begun(self) -> None:
+        """Wait for the first outcome; returns as well when the load is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._begun or self._over)
 
     def end(self) -> None:
         """No more outcomes come."""
@@ -156,7 +165,7 @@ class InProcess:
 
 @contextmanager
 def beside(text: str, deployment: Deployment, console: Console) -> Iterator[tuple[InProcess, Struck]]:
-    """Strike while in the context, until the plan has been carried out or the context is left.
+    """Strike while in the context, from the first outcome on until the plan has been carried out or the context is left.
 
     Args:
         text: the plan, see `PlanText`.
@@ -171,7 +180,7 @@ def beside(text: str, deployment: Deployment, console: Console) -> Iterator[tupl
     view, over = ChaosView(console, len(struck.plan.steps), None), threading.Event()
     nemesis = Nemesis(targets, load, lambda: None, view.tell)
     struck.strikes = nemesis.strikes
-    thread = threading.Thread(target=_carry_out, args=(struck, nemesis, over), name="nemesis", daemon=True)
+    thread = threading.Thread(target=_carry_out, args=(struck, nemesis, load, over), name="nemesis", daemon=True)
     thread.start()
     try:
         yield load, struck
@@ -182,8 +191,9 @@ def beside(text: str, deployment: Deployment, console: Console) -> Iterator[tupl
         thread.join()
 
 
-def _carry_out(struck: Struck, nemesis: Nemesis, over: threading.Event) -> None:
+def _carry_out(struck: Struck, nemesis: Nemesis, load: InProcess, over: threading.Event) -> None:
     assert struck.plan is not None
+    load.wait_begun()
     for step in struck.plan.steps:
         if over.is_set():
             return

@@ -1,0 +1,126 @@
+"""A whole run of `raytx load` in this process, without Ray: the phases, their order, and the judgement at the end of each."""
+
+from __future__ import annotations
+
+import io
+import time
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from loadgen import load
+from loadgen.load import LoadPlan, run_load
+from loadgen.nemesis import beside
+from orchestrator.config import Settings
+from orchestrator.deployment import DIRECTORY_SCHEMA, DataDirectory, DeploymentRecord
+from orchestrator.errors import DefiniteError, IndefiniteError
+from orchestrator.outcome import Handle, Outcome, OutcomeKind
+from orchestrator.ownership import this_process
+from unit.shop_in_process import Shop
+
+
+class Client:
+    """Of a shop in this process, which answers at once; `seen` has the keys, and `at` says what happens at a call."""
+
+    def __init__(self, shop: Shop, at: dict) -> None:
+        self._shop, self._at, self.seen = shop, at, []
+        self.deployment = SimpleNamespace(
+            app=shop.app, settings=Settings(), owned=True, data_dir=shop.path, statuses=lambda _timeout_s: [])
+
+    def submit(self, saga, data, *, key):
+        self.seen.append(key)
+        if (act := self._at.get(len(self.seen))) is not None:
+            act()
+        handle = Handle(key, 0, lambda handle: handle)
+        told = self._shop.submit(key, saga, data)
+        handle.settle(Outcome(told.transaction, key, OutcomeKind(told.status.name), told.code), None)
+        return handle
+
+
+class Run:
+    """What a run did: what it said on the console, and which keys it placed."""
+
+    def __init__(self, path, monkeypatch, **at) -> None:
+        self.path, self.console, self.at = path, Console(file=io.StringIO(), width=200), {}
+        self.keys: list[str] = []
+        monkeypatch.setattr(load, "connect", self._connect)
+
+    @contextmanager
+    def _connect(self, _data, *, app, settings):
+        shop = Shop(self.path)
+        shop.now_ms = time.time_ns() // 1_000_000
+        client = Client(shop, self.at)
+        self.keys = client.seen
+        try:
+            yield client
+        finally:
+            shop.close()
+
+    @property
+    def said(self) -> str:
+        return self.console.file.getvalue()
+
+    def load(self, **values):
+        return run_load(LoadPlan(**{"data": self.path, "app": "actors.orders:app", "concurrency": 2, **values}), self.console)
+
+
+def raises(error):
+    def act(*_arguments):
+        raise error
+
+    return act
+
+
+def wait_until(done, limit_s):
+    end_s = time.monotonic() + limit_s
+    while not done() and time.monotonic() < end_s:
+        time.sleep(0.01)
+    return done()
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    return Run(tmp_path / "data", monkeypatch)
+
+
+def test_a_run_places_what_was_asked_for_and_is_judged(run):
+    summary = run.load(orders=20)
+    assert summary.ok
+    assert summary.to_json()["committed"] == 20
+
+
+def test_the_books_are_open_before_anything_is_struck(run, monkeypatch):
+    begun_at = []
+
+    @contextmanager
+    def strike(_text, _deployment, _console):
+        begun_at.append(list(run.keys))
+        yield SimpleNamespace(watch=lambda _key, _began_ns, _ended_ns: None), beside.Struck()
+
+    monkeypatch.setattr(load, "beside", strike)
+    summary = run.load(orders=5, chaos="seed=1,seconds=20,faults=kill")
+    assert summary.chaos.strikes == []
+    assert all("-books-" in key for key in begun_at[0])
+    assert len(begun_at[0]) == len(run.keys) - 5 > 0
+
+
+def test_strikes_begin_with_the_first_outcome(tmp_path):
+    DataDirectory(tmp_path).write_record(DeploymentRecord(
+        DIRECTORY_SCHEMA, 1, "serving", "space", "run", "a:b", [], {}, this_process(), False, ["inventory"], 1))
+    deployment = SimpleNamespace(data_dir=tmp_path, settings=Settings(), actor=raises(IndefiniteError("E_UNREACHABLE", "gone")))
+    with beside.beside("seed=1,seconds=20,faults=ray-kill", deployment, Console(file=io.StringIO())) as (outcomes, struck):
+        pause_s = struck.plan.steps[0].pause_ms / 1_000
+        time.sleep(pause_s + 0.1)
+        assert struck.strikes == []
+        told_ns = time.perf_counter_ns()
+        outcomes.watch("key", told_ns - 5, told_ns)
+        assert wait_until(lambda: struck.strikes, pause_s + 5)
+    assert struck.strikes[0].at_ns > told_ns
+
+
+def test_a_plan_into_which_nothing_fits_is_refused_before_anything_is_placed(run):
+    with pytest.raises(DefiniteError, match="no fault fits"):
+        run.load(orders=5, chaos="seconds=0")
+    assert not run.path.exists()
