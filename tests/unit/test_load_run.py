@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from loadgen import load
+from loadgen.arrivals import Arrivals
+from loadgen.capacity import Capacity
 from loadgen.load import LoadPlan, run_load
 from loadgen.nemesis import beside
 from orchestrator.config import Settings
@@ -124,3 +127,10 @@ def test_a_plan_into_which_nothing_fits_is_refused_before_anything_is_placed(run
     with pytest.raises(DefiniteError, match="no fault fits"):
         run.load(orders=5, chaos="seconds=0")
     assert not run.path.exists()
+
+
+def test_the_result_of_a_search_says_how_long_its_steps_were(run, monkeypatch):
+    monkeypatch.setattr(load, "find_capacity", lambda plan, bound, step, _console: Capacity(bound, step(
+        replace(plan, capacity_p99_ms=None, warm_up_s=0.1, arrivals=Arrivals(40.0, 0.6))).orders))
+    settings = run.load(capacity_p99_ms=50.0).to_json()["settings"]
+    assert [settings[name] for name in ("capacity_p99_ms", "warm_up_s", "duration_s", "rate_per_s")] == [50.0, 0.1, 0.5, 40.0]
