@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from orchestrator.cluster import attach
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, RaytxError
 
 READY_S_MAX: Final = 300.0
+END_S_MAX: Final = 3.0
 HEAD_START_NS: Final = 100_000_000  # for all of them to hear when it begins
 NAMES: Final = "abcdefghijklmnopqrstuvwxyz"
 PROCESSES_MAX: Final = len(NAMES)
@@ -115,7 +117,10 @@ def apart(plan: LoadPlan, run: str, histories: Sequence[Path]) -> Iterator[Apart
             child.process.join()
     finally:
         for child in children:
-            child.pipe.close()
+            child.pipe.close()  # where the run was ended they hear of it thus, and note what they were told
+        end_s = time.monotonic() + END_S_MAX
+        for child in children:
+            child.process.join(max(0.0, end_s - time.monotonic()))
             child.process.kill()
             child.process.join()
 
@@ -143,6 +148,7 @@ def _together(parts: Sequence[Placed], begin_ns: int) -> Placed:
 def _work(plan: LoadPlan, run: str, history: Path, pipe: Connection) -> None:
     """The whole life of a driver process."""
     os.dup2(2, 1)  # what Ray prints is no result
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's interrupt reaches its parent as well, who ends it
     try:
         with Client(attach(plan.data)) as client, HistoryWriter(history, f"load-{plan.index}") as writer:
             recorded = RecordedClient(client, writer)
@@ -160,4 +166,7 @@ def _work(plan: LoadPlan, run: str, history: Path, pipe: Connection) -> None:
 
 
 def _tell(pipe: Connection, tally: Tally, in_flight: int) -> None:
-    pipe.send(("progress", (tally.glance().to_plain(), in_flight)))
+    try:
+        pipe.send(("progress", (tally.glance().to_plain(), in_flight)))
+    except ConnectionError:
+        raise EOFError from None  # as if it had been read

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from loadgen.apart import apart
 from loadgen.capacity import Capacity, find_capacity
@@ -32,15 +33,17 @@ from loadgen.watching import SnapshotWatcher
 from orchestrator.app import App
 from orchestrator.audit import audit
 from orchestrator.client import Client, connect
+from orchestrator.cluster import Deployment
 from orchestrator.config import Settings
 from orchestrator.deployment import DataDirectory
-from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.errors import DefiniteError, ErrorCode, RaytxError
 from orchestrator.log.rest import wait_for_rest
 
 __all__ = ["LoadPlan", "Prepared", "conclude", "deployed", "drive", "open_books", "prepare", "run_load"]
 
 STATUS_TIMEOUT_S = 2.0
 REST_S_MAX = 30.0
+UNFINISHED_REST_S_MAX = 5.0
 LIMITS = Limits(replay_rows_max=5_000)  # a long run is to end soon after its last order
 
 Statuses = Callable[[], Sequence[Mapping[str, Any]]]
@@ -110,14 +113,17 @@ def run_load(plan: LoadPlan, console: Console) -> Summary:
         console: for progress; one that writes to stderr.
 
     Raises:
-        DefiniteError: E_TRACE_ROW, E_INVALID_INPUT, E_CONFIG, E_DATA_DIR...: no order was placed.
-        IndefiniteError: E_UNREACHABLE.
+        DefiniteError: E_TRACE_ROW, E_INVALID_INPUT, E_CONFIG, E_DATA_DIR...: no order was placed; or what ended the run:
+            then what had been placed has been judged, and the console was told.
+        IndefiniteError: E_UNREACHABLE; likewise.
     """
     plan.check()
     prepared = None if plan.capacity_p99_ms is not None else prepare(plan)
     capacity: Capacity | None = None
     with histories(plan.history) as files:
-        with deployed(plan) as client, HistoryWriter(files.main, "load") as history:
+        with _judged_in_any_case(plan, files, console) as reached, deployed(plan) as client, \
+                HistoryWriter(files.main, "load") as history:
+            reached.append(client.deployment)
             app = client.deployment.app
             stage = _Stage(client, RecordedClient(client, history), files, console)
             if plan.capacity_p99_ms is not None:
@@ -130,6 +136,43 @@ def run_load(plan: LoadPlan, console: Console) -> Summary:
     summary.chaos = stage.struck
     summary.capacity = capacity
     return summary
+
+
+@contextmanager
+def _judged_in_any_case(plan: LoadPlan, files: Histories, console: Console) -> Iterator[list[Deployment]]:
+    """Audit and judge what had been placed also where a run ends by an error or an interrupt, and say so.
+
+    Yields:
+        To be given the deployment, once there is one to judge.
+    """
+    began_ms = time.time_ns() // 1_000_000
+    reached: list[Deployment] = []
+    try:
+        yield reached
+    except BaseException:
+        for deployment in reached:
+            try:
+                _judge_unfinished(plan, deployment, files, console, began_ms)
+            except RaytxError as error:  # what ended the run is what is raised
+                console.print(f"[red]what had been placed cannot be judged: {escape(str(error))}[/red]", soft_wrap=True)
+        raise
+
+
+def _judge_unfinished(
+    plan: LoadPlan, deployment: Deployment, files: Histories, console: Console, began_ms: int,
+) -> None:
+    console.print("the run did not come to its end; what had been placed is judged:", soft_wrap=True)
+    if not deployment.owned:  # an embedded one has come to rest by itself, as far as it could
+        wait_for_rest(DataDirectory(plan.data).log_path, min(plan.patience_s, UNFINISHED_REST_S_MAX), since_ms=began_ms)
+    audited = audit(plan.data, deployment.app)
+    judged = check(read_history(files.all), plan.data, deployment.app, LIMITS, audited)
+    worst = "" if audited.ok else f": {audited.violations:,} violations, worst: {escape(str(audited.worst_violation))}"
+    console.print(f"{_mood('audit', audited.ok)}{worst}; {audited.open:,} open", highlight=False, soft_wrap=True)
+    console.print(_mood("history", judged.ok) if judged.ok else judged.render(), highlight=False)
+
+
+def _mood(what: str, ok: bool) -> str:  # noqa: FBT001
+    return f"[bold green]{what} ok[/bold green]" if ok else f"[bold red]{what} FAILED[/bold red]"
 
 
 @contextmanager

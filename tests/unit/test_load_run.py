@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
-from loadgen import load
+from loadgen import apart, load
 from loadgen.arrivals import Arrivals
 from loadgen.capacity import Capacity
 from loadgen.load import LoadPlan, run_load
@@ -70,7 +70,7 @@ class Run:
 
 
 def raises(error):
-    def act(*_arguments):
+    def act(*_arguments, **_values):
         raise error
 
     return act
@@ -92,6 +92,67 @@ def test_a_run_places_what_was_asked_for_and_is_judged(run):
     summary = run.load(orders=20)
     assert summary.ok
     assert summary.to_json()["committed"] == 20
+
+
+@pytest.mark.parametrize("error", [
+    KeyboardInterrupt(), IndefiniteError("E_UNREACHABLE", "driver-0 died"), DefiniteError("E_INVALID_INPUT", "a failing feed")])
+def test_a_run_that_is_ended_is_judged_all_the_same_and_says_so(run, monkeypatch, error):
+    def fails(client, prepared, **_rest):
+        for _ in range(3):
+            work = prepared.workload.feed().take()
+            client.submit(work.saga, work.input, key=work.key)
+        raise error
+
+    monkeypatch.setattr(load, "place", fails)
+    with pytest.raises(type(error)):
+        run.load(orders=20)
+    assert "the run did not come to its end" in run.said
+    assert "audit ok; 0 open" in run.said
+    assert "history ok" in run.said
+
+
+def _notes_at_the_end(_plan, _run, history, pipe):
+    pipe.send(("ready", None))
+    with suppress(EOFError):
+        pipe.recv()
+    time.sleep(0.2)
+    history.write_text("noted")
+
+
+def test_drivers_note_what_they_were_told_before_a_run_that_is_ended_ends(tmp_path, monkeypatch):
+    monkeypatch.setattr(apart, "_work", _notes_at_the_end)
+    plan, history = LoadPlan(data=tmp_path, app="a:b", processes=1), tmp_path / "history"
+    with pytest.raises(KeyboardInterrupt), apart.apart(plan, "run", [history]):
+        raise KeyboardInterrupt
+    assert history.read_text() == "noted"
+
+
+def test_what_a_run_that_is_ended_left_wrong_is_told(run, monkeypatch):
+    def fails(client, _prepared, **_rest):
+        client.history.ok(client.history.invoke("no-such-key", saga="place_order"), "0" * 32)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(load, "place", fails)
+    with pytest.raises(KeyboardInterrupt):
+        run.load(orders=20)
+    assert "audit ok" in run.said
+    assert "history ok" not in run.said
+    assert "no-such-key" in run.said
+
+
+def test_stores_that_cannot_be_judged_do_not_hide_what_ended_the_run(run, monkeypatch):
+    monkeypatch.setattr(load, "place", raises(KeyboardInterrupt()))
+    monkeypatch.setattr(load, "audit", raises(DefiniteError("E_STORE_REFUSED", "the log is [damaged]")))
+    with pytest.raises(KeyboardInterrupt):
+        run.load(orders=20)
+    assert "cannot be judged: E_STORE_REFUSED: the log is [damaged]" in run.said
+
+
+def test_nothing_is_judged_where_nothing_was_reached(run, monkeypatch):
+    monkeypatch.setattr(load, "connect", raises(IndefiniteError("E_UNREACHABLE", "nobody is there")))
+    with pytest.raises(IndefiniteError):
+        run.load(orders=20)
+    assert run.said == ""
 
 
 def test_the_books_are_open_before_anything_is_struck(run, monkeypatch):
