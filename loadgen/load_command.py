@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -14,7 +15,7 @@ from rich.console import Console
 from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_share
 from orchestrator.config import Transport
 from orchestrator.errors import DefiniteError, ErrorCode
-from orchestrator.terminal.answer import report_errors
+from orchestrator.terminal.answer import EXIT_BAD, EXIT_WRONG_USE, report_errors
 from orchestrator.terminal.options import DATA_DEFAULT, Data, Json
 
 load_cli = typer.Typer(invoke_without_command=True, help="Place orders as fast as they are answered; audit; judge.")
@@ -77,6 +78,7 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
 
         if report is not None:
             check_library()
+        _check_places(save, report)
         schedule = parse_arrivals(rate, duration, seed, warm_up_s=warm_up, trace=arrivals)
         summary = run_load(
             LoadPlan(
@@ -87,10 +89,12 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
                 skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience, history=history, watch=watch,
                 chaos=chaos),
             Console(stderr=True))
-        plain = summary.to_json()
-        _write(plain, save, report)
-    _show(plain if as_json else summary.render(), as_json=as_json)
-    raise typer.Exit(0 if summary.ok else 1)
+    plain = summary.to_json()
+    try:
+        _show(plain if as_json else summary.render(), as_json=as_json)
+    finally:
+        written = _write(plain, save, report, as_json=as_json)
+    raise typer.Exit(EXIT_BAD if not summary.ok else 0 if written else EXIT_WRONG_USE)
 
 
 @load_cli.command("compare")
@@ -114,17 +118,41 @@ def report_result(result: Result, page: Annotated[Path, typer.Argument(metavar="
         write_report(LoadResult.read(result), page)
 
 
-def _write(plain: dict[str, Any], save: Path | None, report: Path | None) -> None:
-    if save is not None:
-        try:
-            save.write_text(json.dumps(plain) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise DefiniteError(ErrorCode.INVALID_INPUT, f"--save: {save} cannot be written: {error.strerror}") from None
-    if report is not None:
-        from loadgen.report import write_report  # noqa: PLC0415 - as above
-        from loadgen.result import LoadResult  # noqa: PLC0415
+def _check_places(save: Path | None, report: Path | None) -> None:
+    """Refuse, before anything is placed, files that cannot be written."""
+    for option, path in (("--save", save), ("--report", report)):
+        if path is None:
+            continue
+        if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise DefiniteError(
+                ErrorCode.INVALID_INPUT, f"{option}: {path} cannot be written: name a file in a directory where you may write")
 
-        write_report(LoadResult.model_validate(plain), report)
+
+def _write(plain: dict[str, Any], save: Path | None, report: Path | None, *, as_json: bool) -> bool:
+    """Each file that was asked for, whatever becomes of the other one; whether both could be written."""
+    written = True
+    for path, write in ((save, _save), (report, _report)):
+        try:
+            with report_errors(as_json=as_json):
+                if path is not None:
+                    write(plain, path)
+        except typer.Exit:
+            written = False
+    return written
+
+
+def _save(plain: dict[str, Any], path: Path) -> None:
+    try:
+        path.write_text(json.dumps(plain) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, f"--save: {path} cannot be written: {error.strerror}") from None
+
+
+def _report(plain: dict[str, Any], path: Path) -> None:
+    from loadgen.report import write_report  # noqa: PLC0415 - as above
+    from loadgen.result import LoadResult  # noqa: PLC0415
+
+    write_report(LoadResult.model_validate(plain), path)
 
 
 def _show(told: Any, *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from loadgen.capacity import Capacity, Step
-from loadgen.checker.report import CheckReport
+from loadgen.checker.report import CheckReport, Invariant
 from loadgen.cli import cli
 from loadgen.compare import Comparison
 from loadgen.report import _utilisation, write_report
@@ -67,6 +67,12 @@ def summary(**changes):
 
 def result(**changes):
     return LoadResult.model_validate_json(json.dumps(summary(**changes).to_json()))
+
+
+def broken():
+    found = CheckReport()
+    found.add(Invariant.KEPT, "key", "lost")
+    return found
 
 
 def test_a_run_fits_the_schema_with_every_second_of_it():
@@ -196,6 +202,31 @@ def test_a_report_without_its_library_is_refused_before_anything_is_placed(tmp_p
     ended = CliRunner().invoke(cli, ["load", "--data", str(tmp_path / "data"), "--report", str(tmp_path / "r.html")])
     assert (ended.exit_code, "raytx[report]" in ended.output) == (2, True)
     assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("option", ["--save", "--report"])
+@pytest.mark.parametrize("place", ["none/file", "."])
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_placed(tmp_path, monkeypatch, option, place):
+    monkeypatch.setattr("loadgen.load.run_load", lambda *_: pytest.fail("it was placed"))
+    ended = CliRunner().invoke(cli, ["load", "--data", str(tmp_path / "data"), option, str(tmp_path / place)])
+    assert (ended.exit_code, f"{option}: {tmp_path / place} cannot be written" in ended.output) == (2, True)
+
+
+@pytest.mark.parametrize(("found", "code"), [({}, 2), ({"check": broken()}, 1)])
+def test_the_result_is_shown_whatever_becomes_of_its_files(tmp_path, monkeypatch, found, code):
+    place, page = tmp_path / "place", tmp_path / "page.html"
+    place.mkdir()
+
+    def run_load(_plan, _console):
+        place.rmdir()
+        return summary(**found)
+
+    monkeypatch.setattr("loadgen.load.run_load", run_load)
+    ended = CliRunner().invoke(cli, [
+        "load", "--data", str(tmp_path / "data"), "--save", str(place / "a.json"), "--report", str(page), "--json"])
+    assert (ended.exit_code, json.loads(ended.stdout)["run"]) == (code, "run")
+    assert "--save: " in ended.stderr
+    assert "<svg" in page.read_text()
 
 
 def test_results_that_were_kept_are_compared_and_drawn_by_commands(tmp_path):
