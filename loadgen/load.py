@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ from loadgen.checker.run import check
 from loadgen.driver import Milestone
 from loadgen.history import History, HistoryWriter, read_history
 from loadgen.nemesis.beside import Struck, beside
+from loadgen.own_saga import take_samples
 from loadgen.place import Placed, Progress, Watch, open_books, place
 from loadgen.plan import LoadPlan
 from loadgen.prepare import Prepared, prepare
@@ -78,6 +79,9 @@ class _Stage:
 
     def run(self, plan: LoadPlan, prepared: Prepared | None = None) -> Driven:
         """Open the books of one plan and place its orders."""
+        if ":" in plan.workload:
+            plan = replace(plan, first_sample=take_samples(plan.data, plan.samples_max))
+            prepared = prepare(plan)
         prepared = prepare(plan) if prepared is None else prepared
         if plan.processes == 1:
             open_books(self.recorded, prepared)

@@ -2,16 +2,58 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from contextlib import closing
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
 from loadgen.workload import Numbered, Told, Work
 from orchestrator.app import App
+from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
+from orchestrator.log.reader import LogReader
 from orchestrator.saga import Saga, encode_plain
+
+NEXT_SAMPLE: Final = "next_sample"  # file in the data directory: number of the first sample that no run has taken
+
+
+def take_samples(data: Path, number: int) -> int:
+    """Take samples for a run; no other one on the data directory is given them, whatever becomes of these.
+
+    What the log holds does not say which were placed: of an order that was refused it knows nothing.
+
+    Args:
+        data: data directory, of a deployment.
+        number: how many the run may place.
+
+    Returns:
+        The number of the first one.
+
+    Raises:
+        DefiniteError: E_DATA_DIR where that cannot be noted.
+    """
+    path = DataDirectory(data).path / NEXT_SAMPLE
+    try:
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # runs may begin at the same time
+            text = file.read()
+            first = int(text) if text else _last_record(data)
+            file.seek(0)
+            file.write(f"{first + number}\n")  # never shorter than what it replaces
+    except (OSError, ValueError) as error:
+        raise DefiniteError(ErrorCode.DATA_DIR, f"{path} cannot keep which samples were placed: {error}") from None
+    return first
+
+
+def _last_record(data: Path) -> int:
+    """More than all transactions there ever were: where runs have taken samples without noting it, these were not begun."""
+    with closing(LogReader(DataDirectory(data).log_path)) as reader:
+        return reader.last_record
 
 
 class Samples:
@@ -22,7 +64,7 @@ class Samples:
         saga: with an `example`.
         orders: how many.
         run: token in the keys.
-        first: number of the first sample: none of an earlier run on the same data is placed again.
+        first: number of the first sample, see `take_samples`.
         step: from one to the next, where several processes share them.
 
     Raises:

@@ -49,6 +49,7 @@ class LoadPlan:
         history: file that keeps what was asked and told; None: a temporary one.
         chaos: plan of what is done to the deployment's actors meanwhile; None: nothing.
         watch: whether a reader looks at the services' databases meanwhile.
+        first_sample: of a user's own saga, by number; the same for all processes.
         index, of: which part of the whole is this process's.
     """
 
@@ -75,6 +76,7 @@ class LoadPlan:
     history: Path | None = None
     chaos: str | None = None
     watch: bool = False
+    first_sample: int = 0
     index: int = 0
     of: int = 1
 
@@ -148,6 +150,11 @@ class LoadPlan:
         if self.orders is None and self.duration_s is not None:
             return int(ORDERS_PER_S_MAX / self.of * (self.warm_up_s + self.duration_s)) + self.concurrency
         return ORDERS_DEFAULT if self.orders is None else self.orders
+
+    @property
+    def samples_max(self) -> int:
+        """How many samples of a user's own saga its processes may place, each every so many-th."""
+        return self.processes * self.share(0).orders_made
 
     def share(self, index: int) -> LoadPlan:
         """The part of one of its processes, counted from 0."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +18,6 @@ from loadgen.transfers import Transfers
 from loadgen.workload import Source, Workload, new_run
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
-from orchestrator.log.reader import LogReader
 from orchestrator.terminal.options import app_path
 from orchestrator.testing.examine import Plan, find_sagas
 
@@ -91,12 +89,8 @@ def _traced(plan: LoadPlan, trace: Trace, run: str) -> Prepared:
 
 def _own(plan: LoadPlan, run: str) -> Samples:
     app, _, names = find_sagas(Plan(plan.workload, plan.app))
-    log = DataDirectory(plan.data).log_path
-    first = 0
-    if log.is_file():
-        with closing(LogReader(log)) as reader:
-            first = reader.last_record  # more than all transactions there ever were
-    return Samples(app, app.saga(names[0]), orders=plan.orders_made, run=run, first=first + plan.index, step=plan.of)
+    first = plan.first_sample + plan.index
+    return Samples(app, app.saga(names[0]), orders=plan.orders_made, run=run, first=first, step=plan.of)
 
 
 @lru_cache(maxsize=2)

@@ -28,12 +28,14 @@ class Client:
     """Of a shop in this process, which answers at once; `seen` has the keys, and `at` says what happens at a call."""
 
     def __init__(self, shop: Shop, at: dict) -> None:
-        self._shop, self._at, self.seen = shop, at, []
+        self._shop, self._at, self.seen, self.order_ids = shop, at, [], []
         self.deployment = SimpleNamespace(
             app=shop.app, settings=Settings(), owned=True, data_dir=shop.path, statuses=lambda _timeout_s: [])
 
     def submit(self, saga, data, *, key):
         self.seen.append(key)
+        if isinstance(data, dict) and "order_id" in data:
+            self.order_ids.append(data["order_id"])
         if (act := self._at.get(len(self.seen))) is not None:
             act()
         handle = Handle(key, 0, lambda handle: handle)
@@ -52,10 +54,10 @@ class Run:
 
     @contextmanager
     def _connect(self, _data, *, app, settings):
-        shop = Shop(self.path)
+        shop = Shop(self.path, incarnation=f"shard-{time.time_ns()}")
         shop.now_ms = time.time_ns() // 1_000_000
         client = Client(shop, self.at)
-        self.keys = client.seen
+        self.keys, self.order_ids = client.seen, client.order_ids
         try:
             yield client
         finally:
@@ -92,6 +94,17 @@ def test_a_run_places_what_was_asked_for_and_is_judged(run):
     summary = run.load(orders=20)
     assert summary.ok
     assert summary.to_json()["committed"] == 20
+
+
+def test_samples_of_ones_own_saga_go_on_though_most_were_refused(run):
+    own = {"workload": "actors.orders:place_order", "orders": 40}
+    run.at = dict.fromkeys(range(9, 41), raises(DefiniteError("E_TOO_LARGE", "refused")))
+    assert run.load(**own).to_json()["rejected"] == 32
+    placed, run.at = set(run.order_ids), {}
+    summary = run.load(**own)
+    assert summary.check.ok
+    assert len(placed) == len(set(run.order_ids)) == 40
+    assert placed.isdisjoint(run.order_ids)
 
 
 @pytest.mark.parametrize("error", [

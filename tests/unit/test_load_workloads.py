@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -11,12 +12,13 @@ import pytest
 
 from actors.bank import app as bank
 from loadgen.load import LoadPlan, prepare
-from loadgen.own_saga import OpeningFeed
+from loadgen.own_saga import NEXT_SAMPLE, OpeningFeed, take_samples
 from loadgen.prepare import app_for
 from loadgen.shapes import SKUS, Shape, make_baskets
 from loadgen.transfers import DISTINCT, Transfers
 from loadgen.workload import BooksFeed, Told
 from orchestrator.errors import DefiniteError
+from unit.shop_in_process import Shop
 
 SHOP = "actors.orders:app"
 
@@ -168,6 +170,37 @@ def test_samples_are_shared_out_one_by_one():
     whole = plan(app="actors.bank:app", workload="actors.bank:transfer", orders=4, processes=2)
     ids = [work.input["transfer_id"] for index in range(2) for work in works(prepare(whole.share(index)).workload, 2)]
     assert ids == ["transfer-0", "transfer-2", "transfer-1", "transfer-3"]
+
+
+def test_processes_place_no_sample_twice_whatever_the_log_holds_when_they_begin(tmp_path):
+    shop = Shop(tmp_path, bank)
+    whole = plan(data=tmp_path, app="actors.bank:app", workload="actors.bank:transfer", orders=9, processes=4)
+    whole = replace(whole, first_sample=take_samples(tmp_path, whole.samples_max))
+    ids = []
+    for index in range(4):  # each begins when others have placed something
+        ids += [work.input["transfer_id"] for work in works(prepare(whole.share(index)).workload, 3) if work is not None]
+        shop.submit(f"key-{index}", "transfer", bank.saga("transfer").sample(index).model_dump())
+    shop.close()
+    first = whole.first_sample
+    assert sorted(ids) == sorted(f"transfer-{first + n}" for n in range(9))
+    assert first + 9 <= take_samples(tmp_path, 5) == take_samples(tmp_path, 1) - 5
+
+
+def test_samples_are_taken_once_though_a_run_of_them_left_nothing_in_the_log(tmp_path):
+    Shop(tmp_path).close()
+    begun = [take_samples(tmp_path, 1_000) for _ in range(3)]
+    assert begun == [begun[0], begun[0] + 1_000, begun[0] + 2_000]
+    assert (tmp_path / NEXT_SAMPLE).stat().st_mode & 0o077 == 0
+    (tmp_path / NEXT_SAMPLE).write_text("damaged")
+    with pytest.raises(DefiniteError, match="E_DATA_DIR"):
+        take_samples(tmp_path, 1)
+
+
+def test_a_directory_on_which_nothing_was_noted_goes_on_behind_its_log(tmp_path):
+    shop = Shop(tmp_path, bank)
+    shop.submit("key", "transfer", bank.saga("transfer").sample(1).model_dump())
+    shop.close()
+    assert take_samples(tmp_path, 1) >= 2
 
 
 def test_a_trace_is_shared_out_order_by_order(tmp_path):
