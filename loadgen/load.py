@@ -233,11 +233,12 @@ def drive(
             placed = place(client, prepared, milestones=milestones, watch=watch, progress=progress)
         else:
             placed = place_all(progress)
+    meter.end_clients()  # who has nothing left to do; what comes after the last outcome is a part of the orders' cost
+    at_rest = wait_for_rest(
+        DataDirectory(plan.data).log_path, min(plan.patience_s, REST_S_MAX), since_ms=began_ms)
     usage = meter.stop()
     for _ in range(usage.restarts):
         client.history.note(RECOVERED)
-    at_rest = wait_for_rest(
-        DataDirectory(plan.data).log_path, min(plan.patience_s, REST_S_MAX), since_ms=began_ms)
     return Driven(placed, usage, deployment.settings, deployment.owned, at_rest)
 
 

@@ -78,7 +78,7 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
 
         if report is not None:
             check_library()
-        _check_places(save, report)
+        _check_places(data, save, report)
         schedule = parse_arrivals(rate, duration, seed, warm_up_s=warm_up, trace=arrivals)
         summary = run_load(
             LoadPlan(
@@ -118,10 +118,10 @@ def report_result(result: Result, page: Annotated[Path, typer.Argument(metavar="
         write_report(LoadResult.read(result), page)
 
 
-def _check_places(save: Path | None, report: Path | None) -> None:
-    """Refuse, before anything is placed, files that cannot be written."""
+def _check_places(data: Path, save: Path | None, report: Path | None) -> None:
+    """Refuse, before anything is placed, files that cannot be written; a new data directory is there by the end."""
     for option, path in (("--save", save), ("--report", report)):
-        if path is None:
+        if path is None or (path.parent == data and not data.exists()):
             continue
         if path.is_dir() or not path.parent.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
             raise DefiniteError(

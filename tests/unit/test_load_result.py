@@ -212,6 +212,19 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_is_placed(tmp_
     assert (ended.exit_code, f"{option}: {tmp_path / place} cannot be written" in ended.output) == (2, True)
 
 
+def test_a_file_in_a_data_directory_that_is_still_to_be_made_is_taken(tmp_path, monkeypatch):
+    class PlacedError(Exception):
+        """It came so far."""
+
+    def run(*_: object) -> None:
+        raise PlacedError
+
+    monkeypatch.setattr("loadgen.load.run_load", run)
+    data = tmp_path / "data"
+    ended = CliRunner().invoke(cli, ["load", "--data", str(data), "--save", str(data / "result.json")])
+    assert isinstance(ended.exception, PlacedError)
+
+
 @pytest.mark.parametrize(("found", "code"), [({}, 2), ({"check": broken()}, 1)])
 def test_the_result_is_shown_whatever_becomes_of_its_files(tmp_path, monkeypatch, found, code):
     place, page = tmp_path / "place", tmp_path / "page.html"
