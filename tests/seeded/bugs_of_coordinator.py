@@ -23,6 +23,7 @@ BEFORE_THE_DECISION: Final = (
               "            self._send(txn, txn.steps[each.name], Kind.COMMIT)"),)),
     Bug("outcome told before it is durable", "the caller hears COMMITTED while COMMIT is on its way to the log", "5",
         (Edit(f"{_DRIVE}._voted_yes", _DECIDE_COMMIT,
+              "from orchestrator.protocol.messages import OutcomeMessage, OutcomeStatus\n        "
               f"{_DECIDE_COMMIT}\n        for waiter in txn.waiters:\n            self.effects.outcomes.append(("
               "waiter, OutcomeMessage(waiter.number, txn.id, OutcomeStatus.COMMITTED)))"),)),
     Bug("performed before the commit", "what is never undone is performed as soon as all votes are in", "77",

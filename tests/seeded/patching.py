@@ -8,6 +8,8 @@ the bug has to be written anew.
 from __future__ import annotations
 import __future__
 
+import builtins
+import dis
 import inspect
 import textwrap
 from collections.abc import Callable, Iterator
@@ -117,4 +119,14 @@ def _compiled(function: FunctionType, text: str) -> CodeType:
         assert changed.fget is not None
         changed = changed.fget
     assert isinstance(changed, FunctionType)
+    _check_names(function, changed.__code__)
     return changed.__code__
+
+
+def _check_names(function: FunctionType, code: CodeType) -> None:
+    """A name that is not there would be an error that everything catches, and no mistake of the protocol."""
+    known = function.__globals__.keys() | vars(builtins).keys()
+    for used in (code, *(const for const in code.co_consts if isinstance(const, CodeType))):
+        unknown = {one.argval for one in dis.get_instructions(used) if one.opname == "LOAD_GLOBAL"} - known
+        if unknown:
+            raise LookupError(f"{function.__module__} does not know {sorted(unknown)}: write the seeded bug anew")

@@ -33,6 +33,7 @@ def test_a_seeded_bug_is_caught(bug: Bug) -> None:
 
 @pytest.mark.parametrize(("workload", "seed"), [
     ("order", 3692),  # an append answered twice, by the log before and after it forgot the key
+    ("trip", 961),  # an append that was repeated, with a parking and the resolution after it
     ("trip", 6040),  # an outcome told without the result of a step that was parked by a shard that died of it
 ])
 def test_a_schedule_that_once_gave_a_false_alarm_gives_none(workload: str, seed: int) -> None:
@@ -65,6 +66,13 @@ def test_a_second_edit_of_one_function_adds_to_the_first() -> None:
 def test_an_edit_that_does_not_fit_is_an_error() -> None:
     for old in ("no such text", "row"):
         with pytest.raises(LookupError, match="write the seeded bug anew"), Edit("actors.ledger:decide", old, "").applied():
+            pass
+
+
+def test_an_edit_with_a_name_that_is_not_there_is_an_error() -> None:
+    for new in ("Nothing()", "[Nothing for _ in ()]"):
+        edit = Edit("actors.ledger:decide", "return TABLE[None, command.kind]", f"return {new}")
+        with pytest.raises(LookupError, match="Nothing"), edit.applied():
             pass
 
 

@@ -18,7 +18,6 @@ from loadgen.cli import cli
 from orchestrator.app import App
 from orchestrator.protocol.messages import Kind
 from orchestrator.testing import Options, Simulator, Workload, explore, sweep, tell
-from seeded.trips import app as impatient_trips
 from simulation.trips import app as trips
 
 SAGAS = [(shop, "place_order"), (shop, "return_items"), (trips, "book_trip"), (trips, "book_in_order")]
@@ -75,16 +74,6 @@ def test_a_row_that_was_settled_while_its_inquiry_was_on_its_way_is_no_alarm() -
         cuts=1, clock_jump_ms=5_000)
     run = Simulator(Workload(shop, "place_order")).run(155474, options)
     assert ("load", "log/2") in {(what, who) for _, what, who in run.trace}
-    assert run.violation is None
-
-
-def test_an_append_that_is_repeated_parks_nothing_anew() -> None:
-    """The log's answer was late, so the shard asked again: both appends hold the parking and, after it, the resolution."""
-    options = Options(
-        deadline_ms=300, in_doubt_after_ms=400, retention_ms=4_000, cancel=0.3, late_ms=4_000, disk_error=0.1,
-        slow_disk_ms=1_500, decline=0.1, kills=2, freezes=2, clock_jump_ms=5_000, reshard=True, acts=4)
-    run = Simulator(Workload(impatient_trips, "trip")).run(961, options)
-    assert ("commands", "cars/2") in {(what, who) for _, what, who in run.trace}
     assert run.violation is None
 
 
