@@ -61,7 +61,7 @@ class Settings(_Strict):
     """What a deployment runs with; times in milliseconds."""
 
     shards: Annotated[int, Field(ge=1, le=64)] = 1
-    open_transactions_max: Annotated[int, Field(ge=1, le=1_000_000)] = 2_048  # per shard: admission limit
+    open_transactions_max: Annotated[int, Field(ge=1, le=1_000_000)] = 4_096  # per shard: admission limit
     in_doubt_after_ms: Annotated[int, Field(ge=100)] = 5_000
     retention_ms: Annotated[int, Field(ge=1_000)] = 7 * 24 * 3_600_000
     quarantine_after: Annotated[int, Field(ge=1)] = 5  # recoveries without a new record

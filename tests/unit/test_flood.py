@@ -15,7 +15,7 @@ from orchestrator.protocol.messages import OutcomeStatus, SubmitRequest
 from orchestrator.saga import Saga, Step, encode_plain
 
 FLOOD = 50_000
-OPEN_MAX = 2_048
+OPEN_MAX = 4_096
 BATCH = 1_000
 GROWTH_BYTES_MAX = 32 * 2**20
 
