@@ -6,7 +6,7 @@ records of the batch see the earlier ones.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from orchestrator.errors import ErrorCode
 from orchestrator.log.acts import INSERT_ACT, act_row, is_stored
@@ -34,7 +34,7 @@ from orchestrator.protocol.records import (
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 STORED = AppendResult(AppendStatus.STORED)
 FENCED = AppendResult(AppendStatus.FENCED)
@@ -139,21 +139,18 @@ class Batch:
         self._rows: dict[str, list[tuple[Any, ...]]] = {sql: [] for sql in (
             _INSERT_RECORD, _INSERT_TRANSACTION, _INSERT_KEY, _COMMIT, _ABORT, _PARK, _END, _INSERT_PARKING,
             _INSERT_RESOLUTION, _DELETE_RESOLUTION)}
-        self._handlers: dict[type, Callable[[Any], AppendResult]] = {
-            Begun: self._begun, Decided: self._decided, Ended: self._end, Parked: self._park,
-            CancelledKey: self._cancel_key, Resolved: self._resolve, Act: self._act}
 
     def apply(self, request: AppendRequest, *, admitting: bool = True) -> list[AppendResult]:
         """What becomes of each record of one request; without `admitting` nothing new is begun."""
         self._admitting = admitting
-        owners, handlers, incarnation = self._owners, self._handlers, request.incarnation
+        owners, incarnation = self._owners, request.incarnation
         results = []
         for epoch, record in [(item.epoch, item.record) for item in request.records]:
             owner = owners.get(partition_of(record.transaction))
             if owner is None or owner.epoch != epoch or owner.incarnation != incarnation:
                 results.append(FENCED)
             else:
-                results.append(handlers[type(record)](record))
+                results.append(_HANDLERS[type(record)](self, record))
         return results
 
     def flush(self) -> None:
@@ -341,3 +338,9 @@ class Batch:
         self.flush()
         (stored,) = load_stored(self._connection, [transaction])
         return stored
+
+
+# by functions, not by methods of one batch: those would keep it, and all its rows, until the collector comes by
+_HANDLERS: Final[Mapping[type, Callable[[Batch, Any], AppendResult]]] = {
+    Begun: Batch._begun, Decided: Batch._decided, Ended: Batch._end, Parked: Batch._park,  # noqa: SLF001 - its own
+    CancelledKey: Batch._cancel_key, Resolved: Batch._resolve, Act: Batch._act}  # noqa: SLF001
