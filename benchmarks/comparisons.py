@@ -9,7 +9,8 @@ import msgspec
 
 from benchmarks.plan import Plan, System
 
-THROUGHPUT = ("orders_per_s", "latency_ms.p50", "latency_ms.p99", "cpu_us_per_order.total", "ray_cpu_us_per_order")
+THROUGHPUT = (
+    "orders_per_s", "latency_ms.p50", "latency_ms.p99", "cpu_us_per_order.total", "ray_cpu_us_per_order", "repeats_per_order")
 OTHERS = (
     System.PLAIN_RAY, System.DBOS_SQLITE, System.DBOS_SQLITE_THREADS, System.DBOS_POSTGRES, System.DBOS_POSTGRES_THREADS)
 SLOW_SHARE, SLOW_MS, HARDLY_MS = 0.01, 500, 1

@@ -23,6 +23,7 @@ from orchestrator.errors import ErrorCode
 TOLD = (Invariant.KEPT, Invariant.DECIDED, Invariant.EXACTLY_ONCE)  # what breaks these was told to somebody
 LATER = ("committed", "aborted", "open", "absent")  # what became of unknown ones, as the log says after the run
 LATE_MS_MAX = 10.0  # p99: what is due within 2 ms leaves together, on time; five times that, and the generator is behind
+REPEATED_SHARE_MAX = 0.05  # of the orders: fewer are the ordinary course of things
 LATE_SHARE_MAX = 0.1  # of the latencies' p99: below it the generator's part is lost in what is read as the deployment's
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
 
@@ -137,6 +138,11 @@ class Summary:
                 f"the load generator was late: 1 order of 100 was submitted {late_ms:,.1f} ms or more after it was to arrive "
                 f"(at most {self.tally.lateness_ms(100):,.1f} ms), which is part of the latencies and not the deployment's: "
                 "--processes or a lower --rate")
+        count = sum(self.tally.orders.told.values())
+        if self.tally.repeats > REPEATED_SHARE_MAX * count:
+            found.append(
+                f"{self.tally.repeats:,} submits of {count:,} orders were repeats, mostly of what a full deployment refused: "
+                "that is a part of cost and latencies; --concurrency is too high, or open_transactions_max too low")
         return found + self.notes
 
     def latency_ms(self) -> dict[str, float]:

@@ -133,7 +133,7 @@ def summary(tally: Tally, usage: Usage) -> Measured:
     cost[CLIENT] = cost.pop(CLIENT)  # last
     return Measured(
         ok=True, orders=count, committed=committed, wall_s=tally.wall_s, latency_ms=orders.latency_ms(tally),
-        cpu_us_per_order=cost, notes=list(usage.notes))
+        cpu_us_per_order=cost, figures={"repeats_per_order": tally.repeats / max(count, 1)}, notes=list(usage.notes))
 
 
 def _log_open_s(data: Path) -> float:

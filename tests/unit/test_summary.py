@@ -117,6 +117,15 @@ def test_latencies_that_are_lower_bounds_are_counted_and_named():
     assert "note: 3 measured orders had no outcome" in out.getvalue()
 
 
+def test_submits_that_were_mostly_repeats_are_named():
+    told = summary()
+    orders = sum(told.tally.orders.told.values())
+    told.tally.repeats = orders // 20
+    assert not [note for note in told.all_notes() if "repeats" in note]
+    told.tally.repeats = orders
+    assert [note for note in told.all_notes() if f"{orders:,} submits of {orders:,} orders were repeats" in note]
+
+
 def late(*lateness_ms):
     made = summary()
     made.tally.record_lateness(array("q", [round(late_ms * 1_000) for late_ms in lateness_ms]))
