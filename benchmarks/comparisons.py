@@ -115,8 +115,8 @@ def recovery(plan: Plan) -> Comparison:
     """A shard is killed with all orders open."""
     return Comparison(
         {"raytx": _changed(plan, kill=True)}, "",
-        ("open_at_kill", "kill_to_restart_s", "restart_to_last_outcome_s", "kill_to_last_outcome_s", "restart_to_rest_s",
-         "rss_bytes_per_open.shard-0"))
+        ("open_at_kill", "kill_to_restart_s", "restart_to_last_driven_s", "restart_to_last_outcome_s", "kill_to_last_outcome_s",
+         "restart_to_rest_s", "rss_bytes_per_open.shard-0"))
 
 
 def _changed(plan: Plan, **changes: object) -> Plan:

@@ -1,4 +1,4 @@
-"""A shard is killed with all orders open: how long until each of them has its outcome, and what an open one takes of memory.
+"""A shard is killed with all orders open: how long until each is driven again and has its outcome, and what an open one takes.
 
 Payment's process is stopped (SIGSTOP) while the orders come in, so that none can be decided; it goes on at the moment at which
 the shard is killed. So the time after the restart is that of the recovery, and not of a service that was slow.
@@ -31,7 +31,7 @@ from orchestrator.database import open_reader
 from orchestrator.deployment import DataDirectory
 from orchestrator.log.rest import wait_for_rest
 
-VICTIM, HELD_UP = "shard-0", "service-payment"
+VICTIM, HELD_UP, HELD_UP_DATABASE = "shard-0", "service-payment", "payment"
 OPEN_S_MAX = 25.0  # an order's deadline is 30 s
 POLL_S = 0.02
 ROOM = 4  # a shard lets half of what it may have open wait for one service
@@ -88,6 +88,7 @@ class _Kill:
         served_s = served_again(self._data, killed_s)
         measured.figures |= {
             "open_at_kill": float(self._plan.orders), "kill_to_restart_s": served_s - killed_s,
+            "restart_to_last_driven_s": last_prepared(self._data, HELD_UP_DATABASE) - served_s,
             "kill_to_last_outcome_s": told_s - killed_s, "restart_to_last_outcome_s": told_s - served_s,
             "restart_to_rest_s": rest_s - served_s} | self._per_open(before.rss, open_ones.rss)
         return measured
@@ -136,6 +137,13 @@ def _open_count(log: Path) -> int:
         (count,) = connection.execute(
             "SELECT COUNT(*) FROM transactions WHERE ended_sequence = 0 AND saga = 'place_order'").fetchone()
     return int(count)
+
+
+def last_prepared(data: Path, service: str) -> float:
+    """When a service took up the last of its prepares, Unix s: all that was open has been driven again by then."""
+    with closing(open_reader(DataDirectory(data).service_path(service))) as connection:
+        (newest_ms,) = connection.execute("SELECT MAX(prepared_ms) FROM ledger").fetchone()
+    return float(newest_ms) / 1_000
 
 
 def served_again(data: Path, after_s: float) -> float:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from actors.ledger import Row, RowState
+from actors.store import Store, create_store
 from benchmarks import orders, verdict
 from benchmarks.asynchronous import AsyncPort
 from benchmarks.execution import FailedRunError, execute
 from benchmarks.observed import Snapshot, figures, size_of
 from benchmarks.plan import Measured, Plan, System
-from benchmarks.systems.recovery import served_again
+from benchmarks.systems.recovery import last_prepared, served_again
 from benchmarks.threaded import ThreadedPort
 from loadgen.workload import PLACE_ORDER, Told
+from orchestrator.deployment import DataDirectory
+from orchestrator.protocol.identifiers import make_id
 
 BEFORE = Snapshot(
     rss={"log": 100}, written={"log": 1_000, "gone": 5}, commits={"log": 10, "payment": 4}, size={"log": 500, "payment": 100},
@@ -50,6 +55,21 @@ def test_a_shard_serves_again_when_the_log_gives_it_its_partitions(tmp_path: Pat
     assert served_again(tmp_path, killed_s) == pytest.approx(killed_s + 2.5)
     with pytest.raises(TimeoutError):
         served_again(tmp_path, killed_s + 10)
+
+
+def test_when_the_last_open_one_was_driven_again(tmp_path: Path) -> None:
+    path = DataDirectory(tmp_path).service_path("payment")
+    path.parent.mkdir()
+    create_store(path, "payment")
+    store = Store(path, "payment", "run")
+    row = Row(make_id(1, 1, 1, 1), "authorize", "authorize", RowState.PREPARED, b"", b"", b"", "", "", 1, 4_000, 0)
+    later = msgspec.structs.replace(row, transaction=make_id(2, 1, 1, 2), prepared_ms=6_500)
+    rows = {(each.transaction, each.step): each for each in (later, row)}
+    store.begin()
+    store.write(rows, {}, {}, {})
+    store.commit(rows, {})
+    store.close()
+    assert last_prepared(tmp_path, "payment") == pytest.approx(6.5)
 
 
 def one(*, orders: int = 1, committed: int = 1) -> Measured:
