@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sqlite3
 import time
@@ -26,6 +25,7 @@ from actors.writer import Writer
 from orchestrator import garbage
 from orchestrator.app import load_app
 from orchestrator.config import FaultSettings, Transport, unpack_settings
+from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.exchange import HOLD_S_MAX, Responder
 from orchestrator.logs import configure_logging, debug_enabled, log_event
@@ -73,11 +73,6 @@ class OwnerPort(Protocol):
         Raises:
             IndefiniteError: the log did not answer.
         """
-
-
-def database_path(data_dir: Path, service: str) -> Path:
-    """Where a service's database lies."""
-    return data_dir / "services" / f"{service}.sqlite"
 
 
 class ServiceHost:
@@ -216,7 +211,8 @@ class ServiceHost:
 
     async def _open_store(self) -> Store:
         """The database, tried again while the disk is full or failing: nothing is held meanwhile, and nobody is answered."""
-        expected = _expected_uuid(Path(self._spec.data_dir), self._spec.name)
+        manifest = DataDirectory(self._spec.data_dir).manifest()
+        expected = "" if manifest is None else manifest.services.get(self._spec.name, "")  # of databases made without one
         opening = partial(Store, self._path(), self._spec.name, self._spec.run, expected_uuid=expected)
         while True:
             store, failure = await self._writer.result(partial(_attempt, opening))
@@ -387,7 +383,7 @@ class ServiceHost:
         log_event("refused", level="ERROR", service=self._spec.name, code=error.code, message=error.message)
 
     def _path(self) -> Path:
-        return database_path(Path(self._spec.data_dir), self._spec.name)
+        return DataDirectory(self._spec.data_dir).service_path(self._spec.name)
 
 
 def _remote_owners(deployment: str, transport: Transport) -> OwnerPort:
@@ -423,14 +419,6 @@ def _describe(path: Path, transaction: str) -> bytes:
         return msgspec.msgpack.encode(list(reader.rows(transaction)))
     finally:
         reader.close()
-
-
-def _expected_uuid(data_dir: Path, service: str) -> str:
-    """The uuid in the manifest of what was created; "" where the databases were created without one."""
-    manifest = data_dir / "created.json"
-    if not manifest.exists():
-        return ""
-    return str(json.loads(manifest.read_bytes())["services"].get(service, ""))
 
 
 def _monotonic_ms() -> int:
