@@ -94,7 +94,7 @@ def latency(plan: Plan, capacity_per_s: float) -> Comparison:
         f"open loop, {capacity_per_s / 2:,.0f}/s": _changed(plan, rate_per_s=capacity_per_s / 2)}
     return Comparison(
         sides, "", ("orders_per_s", "latency_ms.mean", "latency_ms.p50", "latency_ms.p90", "latency_ms.p99",
-                    "latency_ms.p999"))
+                    "latency_ms.p999", "lateness_ms.p99"))
 
 
 def cost(plan: Plan, *, traced: bool) -> Comparison:

@@ -17,6 +17,7 @@ PATIENCE_S = 120.0
 BOOKS_CONCURRENCY = 8
 WEEK_MS = 7 * 24 * 3_600_000
 PERCENTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p999": 99.9}
+LATENESS = {"p99": 99.0, "max": 100.0}
 
 Watch = Callable[[str, int, int], None]
 
@@ -99,6 +100,16 @@ def told(tally: Tally) -> tuple[int, int]:
     """Orders with an outcome, and committed ones."""
     counts = tally.orders.told
     return counts[Told.COMMITTED] + counts[Told.ABORTED], counts[Told.COMMITTED]
+
+
+def asked(plan: Plan, tally: Tally) -> int:
+    """How many measured orders were to have an outcome; in an open loop whatever arrived."""
+    return tally.orders.told.total() if plan.rate_per_s else plan.orders
+
+
+def lateness_ms(tally: Tally) -> dict[str, float]:
+    """How late an open loop itself was, from intended arrival to submit: a part of its latencies. Nothing of a closed loop."""
+    return {f"lateness_ms.{name}": tally.lateness_ms(at) for name, at in LATENESS.items()} if tally.lateness_us else {}
 
 
 def _arrivals(plan: Plan) -> Arrivals:

@@ -27,15 +27,21 @@ def judge_stored(measured: Measured, data: Path, app: Any, *, began_ms: int, tol
         refuse(measured, f"{told} orders were told to be committed, the log has {stored}")
 
 
-def judge_done(measured: Measured, asked: int | None) -> None:
+def judge_books(measured: Measured, *, adds_up: bool) -> None:
+    """Of the others: their own books stand in for the audit."""
+    if not adds_up:
+        refuse(measured, "the services' books do not add up")
+
+
+def judge_done(measured: Measured, asked: int) -> None:
     """Every order that was asked for has an outcome, and has committed: nobody declines, and there is stock for all.
 
     Args:
         measured: what came of them.
-        asked: how many; None where arrivals decide that.
+        asked: how many.
     """
-    if asked is not None and measured.orders != asked:
-        refuse(measured, f"{asked} orders were placed, {measured.orders} have an outcome")
+    if measured.orders != asked:
+        refuse(measured, f"{asked} orders were placed, {measured.orders} have an outcome: the rest was refused or is unknown")
     if measured.committed != measured.orders:
         refuse(measured, f"{measured.orders - measured.committed} orders were aborted: not the work that was asked for")
 

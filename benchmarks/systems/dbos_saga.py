@@ -17,7 +17,7 @@ from typing import Any
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
-from benchmarks import orders
+from benchmarks import orders, verdict
 from benchmarks.asynchronous import AsyncPort
 from benchmarks.other_usage import ProcessMeter
 from benchmarks.plan import ON_POSTGRES, Measured, Plan, System
@@ -189,11 +189,12 @@ def _measure(plan: Plan, shop: Shop, port: ThreadedPort | AsyncPort, server: Ser
         if server:
             cost["postgres"] = (server.cpu_s() - before) * 1e6 / max(count, 1)
     committed += told
-    adds_up = shop.adds_up(committed)
-    notes = [] if adds_up else ["the services' books do not add up"]
-    return Measured(
-        ok=adds_up and count > 0, orders=count, committed=told, wall_s=tally.wall_s, latency_ms=orders.latency_ms(tally),
-        cpu_us_per_order=cost, notes=notes)
+    measured = Measured(
+        ok=True, orders=count, committed=told, wall_s=tally.wall_s, latency_ms=orders.latency_ms(tally),
+        cpu_us_per_order=cost)
+    verdict.judge_books(measured, adds_up=shop.adds_up(committed))
+    verdict.judge_done(measured, orders.asked(plan, tally))
+    return measured
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import ray
 
-from benchmarks import orders
+from benchmarks import orders, verdict
 from benchmarks.asynchronous import AsyncPort
 from benchmarks.other_usage import RAY, ProcessMeter, daemons
 from benchmarks.plan import Measured, Plan
@@ -91,10 +91,12 @@ def _measure(plan: Plan) -> Measured:
         cost = meter.cost(count)
         ray_cost = cost.pop(RAY)
     adds_up = ray.get([actor.adds_up.remote(committed + told) for actor in actors.values()])
-    return Measured(
-        ok=all(adds_up), orders=count, committed=told, wall_s=tally.wall_s, latency_ms=orders.latency_ms(tally),
-        cpu_us_per_order=cost, figures={"ray_cpu_us_per_order": ray_cost},
-        notes=[] if all(adds_up) else ["the services' books do not add up"])
+    measured = Measured(
+        ok=True, orders=count, committed=told, wall_s=tally.wall_s, latency_ms=orders.latency_ms(tally),
+        cpu_us_per_order=cost, figures={"ray_cpu_us_per_order": ray_cost})
+    verdict.judge_books(measured, adds_up=all(adds_up))
+    verdict.judge_done(measured, orders.asked(plan, tally))
+    return measured
 
 
 def _servers() -> list[int]:

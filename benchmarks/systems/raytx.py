@@ -52,7 +52,7 @@ def run(plan: Plan) -> Measured:
             app = client.deployment.app
         measured.figures |= {"start_s": start_s, "log_open_s": _log_open_s(data)}
         verdict.judge_stored(measured, data, app, began_ms=began_ms, told=run_of.committed)
-        verdict.judge_done(measured, None if plan.rate_per_s else plan.orders)
+        verdict.judge_done(measured, run_of.asked)
         verdict.judge_rest(measured, REST_S_MAX, rested=run_of.rested)
         verdict.judge_plane(measured, data, began_ms)
         return measured
@@ -64,7 +64,7 @@ class _Run:
     def __init__(self, client: Client, plan: Plan, workload: Workload, data: Path) -> None:
         self._client, self._plan, self._workload, self._data = client, plan, workload, data
         self._statuses = partial(client.deployment.statuses, STATUS_S)
-        self.committed, self.rested = 0, True
+        self.asked, self.committed, self.rested = 0, 0, True
 
     def measure(self) -> Measured:
         plan, client = self._plan, self._client
@@ -83,6 +83,7 @@ class _Run:
             self._rest()  # what comes after the last outcome is a part of the cost, but for the client, who waits
             usage = meter.stop()
         self._count(tally)
+        self.asked = orders.asked(plan, tally)
         after = self._look()
         measured = summary(tally, usage)
         measured.cpu_us_per_order[CLIENT], measured.figures["ray_cpu_us_per_order"] = cost[CLIENT], cost[RAY]
@@ -133,7 +134,8 @@ def summary(tally: Tally, usage: Usage) -> Measured:
     cost[CLIENT] = cost.pop(CLIENT)  # last
     return Measured(
         ok=True, orders=count, committed=committed, wall_s=tally.wall_s, latency_ms=orders.latency_ms(tally),
-        cpu_us_per_order=cost, figures={"repeats_per_order": tally.repeats / max(count, 1)}, notes=list(usage.notes))
+        cpu_us_per_order=cost, notes=list(usage.notes),
+        figures={"repeats_per_order": tally.repeats / max(count, 1)} | orders.lateness_ms(tally))
 
 
 def _log_open_s(data: Path) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -17,8 +18,11 @@ from benchmarks.observed import Snapshot, figures, size_of
 from benchmarks.plan import Measured, Plan, System
 from benchmarks.systems.recovery import last_prepared, served_again
 from benchmarks.threaded import ThreadedPort
+from loadgen.tally import Tally
 from loadgen.workload import PLACE_ORDER, Told
 from orchestrator.deployment import DataDirectory
+from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
+from orchestrator.outcome import Handle, Outcome, OutcomeKind
 from orchestrator.protocol.identifiers import make_id
 
 BEFORE = Snapshot(
@@ -88,13 +92,59 @@ def test_what_is_called_direct_must_not_have_gone_through_ray(tmp_path: Path, ev
     assert bool(measured.notes) is not ok
 
 
-@pytest.mark.parametrize(("asked", "committed", "ok"), [
-    (10, 10, True), (None, 10, True), (11, 10, False), (10, 9, False), (None, 9, False)])
-def test_a_run_counts_only_if_all_that_was_asked_for_has_committed(asked: int | None, committed: int, *, ok: bool) -> None:
+@pytest.mark.parametrize(("asked", "committed", "ok"), [(10, 10, True), (11, 10, False), (10, 9, False)])
+def test_a_run_counts_only_if_all_that_was_asked_for_has_committed(asked: int, committed: int, *, ok: bool) -> None:
     measured = one(orders=10, committed=committed)
     verdict.judge_done(measured, asked)
     assert measured.ok is ok
     assert bool(measured.notes) is not ok
+
+
+class Full:
+    """A port that takes every third order, and refuses or loses the others."""
+
+    def __init__(self) -> None:
+        self._asked = itertools.count()
+
+    def submit(self, saga: str, data: object, *, key: str) -> Handle:
+        number = next(self._asked)
+        if number % 3 == 1:
+            raise DefiniteError(ErrorCode.OVERLOADED, "full")
+        if number % 3 == 2:
+            raise IndefiniteError(ErrorCode.UNREACHABLE, "lost")
+        handle = Handle(key, 0, lambda same: same)
+        handle.settle(Outcome(key, key, OutcomeKind.COMMITTED, ""), None)
+        return handle
+
+
+def test_an_open_loop_counts_only_if_all_that_arrived_has_committed() -> None:
+    plan = Plan(orders=30, rate_per_s=3_000)
+    tally = orders.measure(Full(), orders.workload_of(plan), plan)
+    count, committed = orders.told(tally)
+    assert 0 < count == committed < orders.asked(plan, tally) == tally.orders.told.total()
+    measured = one(orders=count, committed=committed)
+    verdict.judge_done(measured, orders.asked(plan, tally))
+    assert not measured.ok
+    assert "have an outcome" in measured.notes[0]
+
+
+def test_what_a_closed_loop_was_asked_for_is_what_its_plan_says() -> None:
+    assert orders.asked(Plan(orders=30), Tally()) == 30
+
+
+def test_an_open_loop_tells_how_late_it_was_itself() -> None:
+    plan = Plan(orders=30, rate_per_s=3_000)
+    found = orders.lateness_ms(orders.measure(Full(), orders.workload_of(plan), plan))
+    assert 0 < found["lateness_ms.p99"] <= found["lateness_ms.max"]
+    assert orders.lateness_ms(Tally()) == {}, "nothing is due in a closed loop"
+
+
+@pytest.mark.parametrize("adds_up", [True, False])
+def test_the_others_books_must_add_up(*, adds_up: bool) -> None:
+    measured = one()
+    verdict.judge_books(measured, adds_up=adds_up)
+    assert measured.ok is adds_up
+    assert bool(measured.notes) is not adds_up
 
 
 def test_a_run_that_never_came_to_rest_does_not_count() -> None:
