@@ -163,23 +163,23 @@ class _Echo:
 @contextlib.asynccontextmanager
 async def _served(way: str) -> AsyncIterator[str]:
     """A process that echoes; its address."""
-    command = [sys.executable, "-m", "benchmarks.hops", way]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 - before anything is measured
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip()
-        finally:
-            process.kill()
+    with tempfile.TemporaryDirectory(prefix="raytx-hop-") as directory:  # here: the process is killed, and removes nothing
+        command = [sys.executable, "-m", "benchmarks.hops", way, f"{directory}/socket"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: ASYNC220, S603 - before anything is measured
+            assert process.stdout is not None
+            try:
+                yield process.stdout.readline().strip()
+            finally:
+                process.kill()
 
 
-async def _serve(way: str) -> None:
+async def _serve(way: str, path: str) -> None:
     if way in ("unix", "tcp"):
         endpoint = Endpoint({"echo": _Echo().echo}, lambda: "127.0.0.1")
         address = await endpoint.address(this_host() if way == "unix" else "another")
         print(address.hex(), flush=True)  # noqa: T201 - to whoever started it
         await asyncio.Event().wait()
-    with tempfile.TemporaryDirectory(prefix="raytx-hop-") as directory:
-        await {"zmq": _serve_zmq, "grpc": _serve_grpc}[way](f"{directory}/socket")
+    await {"zmq": _serve_zmq, "grpc": _serve_grpc}[way](path)
 
 
 async def _serve_zmq(path: str) -> None:
@@ -208,7 +208,7 @@ async def _serve_grpc(path: str) -> None:
 
 def _main(arguments: list[str]) -> None:
     if arguments and arguments[0] in WAYS:
-        uvloop.run(_serve(arguments[0]))
+        uvloop.run(_serve(*arguments))
         return
     found = measure_hops(int(arguments[0]) if arguments else CALLS, ROUNDS)
     table = Table("over", "alone, us", "times a Unix socket", "64 at once, calls/s", "share of a Unix socket", title=TITLE)
