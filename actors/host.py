@@ -37,6 +37,7 @@ from orchestrator.protocol.records import encode
 from orchestrator.watchdog import Watchdog
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Coroutine, Mapping
 
     from actors.ledger import Key
@@ -90,7 +91,8 @@ class ServiceHost:
     def __init__(self, spec: ParticipantSpec, owner: OwnerPort | None = None) -> None:
         self._spec = spec
         self._settings = unpack_settings(spec.settings)
-        self._owner = owner if owner is not None else _remote_owners(spec.deployment, self._settings.transport)
+        self._endpoint = Endpoint({"exchange": self.exchange})
+        self._owner = owner or _remote_owners(spec.deployment, self._settings.transport, self._endpoint.refused)
         self._state, self._detail = "recovering", ""
         self._opened = asyncio.Event()  # set once it serves, or refuses
         self._responder: Responder[Reply] = Responder()
@@ -106,7 +108,6 @@ class ServiceHost:
         self._spans: ServiceSpans | None = None  # where the setting `tracing` asks for them
         self._watchdog = Watchdog(self._settings.stuck_after_ms)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._endpoint = Endpoint({"exchange": self.exchange})
         self._meter = ServiceMeter(spec.name, self._endpoint.refused)
         self._spawn(self._open())
 
@@ -386,10 +387,10 @@ class ServiceHost:
         return DataDirectory(self._spec.data_dir).service_path(self._spec.name)
 
 
-def _remote_owners(deployment: str, transport: Transport) -> OwnerPort:
+def _remote_owners(deployment: str, transport: Transport, refused: Counter[str]) -> OwnerPort:
     from orchestrator.transport import RemoteOwners, way_to  # noqa: PLC0415 - ray is slow to import; readers do without it
 
-    return RemoteOwners(way_to(deployment, transport))
+    return RemoteOwners(way_to(deployment, transport, refused))
 
 
 def _attempt(opening: Callable[[], Store]) -> tuple[Store | None, str]:

@@ -24,7 +24,7 @@ class ServiceMeter:
 
     Args:
         service: its name.
-        refused: connections that its endpoint refused, by reason, live.
+        refused: connections that it ended for what came over them, by reason, live.
 
     Attributes:
         answers: by kind and status of the reply.

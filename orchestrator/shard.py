@@ -80,9 +80,9 @@ class Shard:
         self._state = "recovering"
         self._restarts = 0
         self._settings = unpack_settings(spec.settings)
-        self._way_to = way_to(spec.deployment, self._settings.transport)
-        self._log = RemoteLog(self._way_to)
         self._endpoint = Endpoint({"exchange": self.exchange, "inquire": self.inquire})
+        self._way_to = way_to(spec.deployment, self._settings.transport, self._endpoint.refused)
+        self._log = RemoteLog(self._way_to)
         self._clients: Responder[OutcomeMessage] = Responder()
         self._services: dict[str, Caller[Command, Reply]] = {}
         self._exempt: list[str] = []

@@ -8,6 +8,7 @@ every failure becomes one IndefiniteError and the caller sends again.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -145,15 +146,16 @@ class RayCalls:
         """Nothing is open."""
 
 
-def way_to(namespace: str, transport: Transport) -> WayTo:
+def way_to(namespace: str, transport: Transport, refused: Counter[str] | None = None) -> WayTo:
     """The ways of one event loop.
 
     Args:
         namespace: the deployment's.
         transport: what calls go over.
+        refused: see `Plane`.
     """
     through_ray = RayCalls(namespace)
-    return Plane(through_ray) if transport is Transport.DIRECT else through_ray
+    return Plane(through_ray, refused) if transport is Transport.DIRECT else through_ray
 
 
 class RemoteLog:

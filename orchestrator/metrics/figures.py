@@ -40,7 +40,7 @@ class Figures:
         series["value"] = series.get("value", 0) + value
 
     def refused(self, counts: Mapping[str, int]) -> None:
-        """Connections of the data plane that an actor has refused, by reason; see `Endpoint.refused`."""
+        """Connections of the data plane that an actor has ended, by reason; see `Endpoint.refused`."""
         for reason, count in counts.items():
             self.value("connections_refused", count, reason=reason)
 

@@ -32,7 +32,7 @@ class ShardMeter:
     """Counts on behalf of one incarnation of a shard; lives on its event loop.
 
     Args:
-        refused: connections that its endpoint refused, by reason, live.
+        refused: connections that it ended for what came over them, by reason, live.
 
     Attributes:
         fenced: how often its epoch was called stale.

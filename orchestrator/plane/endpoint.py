@@ -55,7 +55,7 @@ class Endpoint:
         node_ip: tells the address of this node, for listening to other hosts; Ray's unless given.
 
     Attributes:
-        refused: connections that were ended for what came over them, by reason.
+        refused: connections that were ended for what came over them, by reason; the actor's own to others as well.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import socket
 import time
+from collections import Counter
 from typing import TYPE_CHECKING, cast
 
 from orchestrator.errors import ErrorCode, IndefiniteError
@@ -44,10 +45,13 @@ class Plane:
     Args:
         through_ray: makes the way to an actor's method over Ray, by their names: it introduces, and it is the way for
             what cannot go directly.
+        refused: where connections that are ended for what was answered over them are counted, by reason; in a counter of
+            its own unless given.
     """
 
-    def __init__(self, through_ray: Callable[[str, str], RayPort]) -> None:
+    def __init__(self, through_ray: Callable[[str, str], RayPort], refused: Counter[str] | None = None) -> None:
         self._through_ray = through_ray
+        self.refused: Counter[str] = Counter() if refused is None else refused
         self._links: dict[str, _Link] = {}
 
     def __call__(self, actor: str, method: str) -> DirectMethod:
@@ -59,7 +63,7 @@ class Plane:
         """
         link = self._links.get(actor)
         if link is None:
-            link = self._links[actor] = _Link(actor, self._through_ray(actor, "endpoint"))
+            link = self._links[actor] = _Link(actor, self._through_ray(actor, "endpoint"), self.refused)
         return DirectMethod(link, method, self._through_ray(actor, method))
 
     def close(self) -> None:
@@ -115,10 +119,11 @@ class _Link:
     Args:
         actor: its name.
         endpoint: its method that tells where it listens, through Ray.
+        refused: see `Plane`.
     """
 
-    def __init__(self, actor: str, endpoint: RayPort) -> None:
-        self.actor, self._endpoint = actor, endpoint
+    def __init__(self, actor: str, endpoint: RayPort, refused: Counter[str]) -> None:
+        self.actor, self._endpoint, self._refused = actor, endpoint, refused
         self._session: _Session | None = None
         self._connecting: asyncio.Task[_Session | None] | None = None
         self._indirect_until_s = 0.0
@@ -152,7 +157,7 @@ class _Link:
 
     async def _connect(self) -> _Session | None:
         address = ADDRESSES.decode(await self._endpoint.call(this_host()))
-        session = _Session(self.actor)
+        session = _Session(self.actor, self._refused)
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 await _open(address, session)
@@ -169,8 +174,8 @@ class _Link:
 class _Session(asyncio.Protocol):
     """One connection, and the calls that wait for an answer from it."""
 
-    def __init__(self, actor: str) -> None:
-        self._actor = actor
+    def __init__(self, actor: str, refused: Counter[str]) -> None:
+        self._actor, self._refused = actor, refused
         self._buffer = FrameBuffer(FRAME_BYTES_MAX)
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[bytes]] = {}
@@ -192,6 +197,7 @@ class _Session(asyncio.Protocol):
             for body in self._buffer.feed(data):
                 self._settle(decode(RESPONSES, body))
         except FrameError as error:
+            self._refused[error.reason] += 1
             log_event("connection_broken", level="ERROR", service=self._actor, status=error.reason,
                       message="an answer could not be read: what was asked is of unknown outcome")
             self.end()

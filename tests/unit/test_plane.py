@@ -7,11 +7,13 @@ import socket
 import struct
 import subprocess
 import sys
+from collections import Counter
 
 import msgspec
 import pytest
 import uvloop
 
+from orchestrator.config import Transport
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.plane import endpoint as endpoint_module
 from orchestrator.plane.endpoint import STRANGERS_MAX, Endpoint, this_host
@@ -28,6 +30,7 @@ from orchestrator.plane.frames import (
     frame,
 )
 from orchestrator.plane.link import Plane
+from orchestrator.transport import way_to
 
 
 class Actor:
@@ -399,3 +402,36 @@ async def test_an_impostor_at_an_actors_place_is_told_no_token(monkeypatch):
     assert b"".join(heard) == b""
     server.close()
     await server.wait_closed()
+
+
+@pytest.mark.parametrize(("sent", "reason"), [
+    (struct.pack(">I", 0xFFFFFFFF), "oversized"),
+    (struct.pack(">I", 3) + b"abc", "malformed"),
+    (frame(Request(1, "echo", b"this is no answer")), "malformed"),
+])
+async def test_an_answer_that_cannot_be_read_ends_the_connection_and_is_counted_by_who_called(monkeypatch, sent, reason):
+    async def answer(reader, writer):
+        await reader.read(1)
+        writer.write(sent)
+        with contextlib.suppress(ConnectionResetError):
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_unix_server(answer, "\0raytx-test-babbler")
+    actor = Actor()
+    found = encode(Address("i", b"t" * 32, path="\0raytx-test-babbler"))
+    monkeypatch.setattr(actor.endpoint, "address", lambda _host: asyncio.sleep(0, found))
+    refused = Counter()
+    plane = Plane(Introduction(actor), refused)
+    for times in (1, 2):
+        with pytest.raises(IndefiniteError, match="broke"):
+            await plane("log", "echo").call(b"x")
+        assert refused == {reason: times}
+    plane.close()
+    server.close()
+    await server.wait_closed()
+
+
+def test_an_actor_counts_in_one_place_what_comes_over_both_kinds_of_connections():
+    refused = Counter()
+    assert way_to("raytx-test", Transport.DIRECT, refused).refused is refused
