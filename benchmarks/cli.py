@@ -74,7 +74,7 @@ def run(  # noqa: PLR0917 - typer reads the options from the parameters
     seed: Annotated[int, typer.Option(help="Of the orders.")] = 1,
     setting: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="Of the deployments.")] = None,
     scratch: Annotated[str, typer.Option("--dir", metavar="DIR", help="For temporary data: a real disk, no tmpfs.")] = "",
-    only: Annotated[list[System] | None, typer.Option(help="systems: compare with these only.")] = None,
+    only: Annotated[list[System] | None, typer.Option(help="systems: compare raytx with these only.")] = None,
     other_orders: Annotated[int, typer.Option(min=1, help="systems: orders of the slower ones.")] = 3_000,
     transactions: Annotated[list[int] | None, typer.Option(min=1, help="history: on disk already; repeatable.")] = None,
     retention_s: Annotated[int, typer.Option(min=1, help="history: how far back it goes, and retention.")] = 604_800,

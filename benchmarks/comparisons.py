@@ -32,7 +32,10 @@ class Comparison(NamedTuple):
 
 
 def systems(plan: Plan, others: Iterable[System], other_orders: int) -> Comparison:
-    """Against what a user would pick instead; they are slower, so they get fewer orders, with the same number in flight."""
+    """Against what a user would pick instead; they are slower, so they get fewer orders, with the same number in flight.
+
+    DBOS with threads works at 20 of them at a time, and the others wait in its queue.
+    """
     sides = {System.RAYTX.value: plan}
     for system in others:
         fewer = min(plan.orders, other_orders)

@@ -55,7 +55,7 @@ class Preparation:
         """The comparison of that name, ready to run.
 
         Raises:
-            DefiniteError: E_INVALID_INPUT: there is none.
+            DefiniteError: E_INVALID_INPUT: there is none, or an option does not go with it.
             FailedRunError: what it needs could not be measured.
         """
         makers: dict[str, Callable[[], Comparison]] = {
@@ -71,6 +71,9 @@ class Preparation:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"there is no benchmark {name!r}")
 
     def _systems(self) -> Comparison:
+        if System.RAYTX in self._asked.only:
+            raise DefiniteError(
+                ErrorCode.INVALID_INPUT, "--only: raytx is what the others are compared with: leave it out or name another")
         others = installed(self._asked.only or OTHERS, self._progress)
         return comparisons.systems(self._plan, others, self._asked.other_orders)
 

@@ -27,7 +27,7 @@ from benchmarks.threaded import ThreadedPort
 from loadgen.workload import OPEN_BOOKS, PLACE_ORDER
 
 REFUSED, UNDELIVERABLE = "REFUSED", "UNDELIVERABLE"
-POOL = 20
+POOL = 20  # connections to its database, and threads at most: more of them would wait for a connection
 
 
 def run(plan: Plan) -> Measured:

@@ -122,6 +122,12 @@ def test_slower_systems_get_fewer_orders_with_as_many_in_flight() -> None:
     assert sides["raytx"].orders == 20_000
 
 
+def test_raytx_is_not_one_of_the_others() -> None:
+    asked = Asked(only=(System.PLAIN_RAY, System.RAYTX))
+    with ExitStack() as undo, pytest.raises(DefiniteError, match="--only: raytx is what the others are compared with: leave"):
+        Preparation(Plan(), asked, progress=print, undo=undo).comparison("systems")
+
+
 def test_what_is_not_installed_is_named_and_left_out() -> None:
     told: list[str] = []
     found = installed([System.PLAIN_RAY, *comparisons.OTHERS[1:]], told.append)
