@@ -33,7 +33,6 @@ class Told(IntEnum):
     ABORTED = 2
     REJECTED = 3  # definite: it was never begun
     UNKNOWN = 4  # nobody answered within the driver's patience
-    SKIPPED = 5  # a return whose order did not commit
 
 
 class Work(NamedTuple):
@@ -246,29 +245,27 @@ class Workload:
 class OrderFeed:
     """Orders in sequence; a return at its place in it, but never before its order has committed.
 
-    `told` holds one byte (`Told`) for every transaction of the workload, by number.
+    Attributes:
+        told: one byte (`Told`) for every order that was taken, by number.
+        skipped: returns whose order did not commit.
     """
 
     def __init__(self, workload: Workload) -> None:
-        self.told = bytearray(workload.orders + workload.returns)
+        self.told = bytearray()
+        self.skipped = 0
         self._workload = workload
-        self._next_order = self._next_return = 0
+        self._next_return = 0
         self._ready: deque[int] = deque()
         self._waiting: dict[int, list[int]] = {}
-
-    @property
-    def skipped(self) -> int:
-        """Returns whose order did not commit."""
-        return self.told.count(Told.SKIPPED) if self._workload.returns else 0
 
     def take(self) -> Work | None:
         """See `Feed.take`."""
         if self._ready:
             return self._workload.work(self._ready.popleft())
-        if self._next_order == self._workload.orders:
+        if len(self.told) == self._workload.orders:
             return None
-        number = self._next_order
-        self._next_order += 1
+        number = len(self.told)
+        self.told.append(Told.NOTHING)
         self._pass_returns()
         return self._workload.work(number)
 
@@ -278,7 +275,8 @@ class OrderFeed:
 
     def settle(self, number: int, told: Told, code: str) -> None:  # noqa: ARG002 - part of the port
         """See `Feed.settle`."""
-        self.told[number] = told
+        if number < len(self.told):
+            self.told[number] = told
         for returned in self._waiting.pop(number, ()):
             self._consider(returned, told)
 
@@ -287,7 +285,7 @@ class OrderFeed:
         workload = self._workload
         while self._next_return < workload.returns:
             repetition, position = divmod(self._next_return, len(workload.matched))
-            if repetition * workload.round + workload.matched[position].after > self._next_order:
+            if repetition * workload.round + workload.matched[position].after > len(self.told):
                 return
             order = workload.order_of(self._next_return)
             told = Told(self.told[order])
@@ -298,11 +296,10 @@ class OrderFeed:
             self._next_return += 1
 
     def _consider(self, returned: int, order_told: Told) -> None:
-        number = self._workload.orders + returned
         if order_told is Told.COMMITTED:
-            self._ready.append(number)
+            self._ready.append(self._workload.orders + returned)
         else:
-            self.told[number] = Told.SKIPPED
+            self.skipped += 1
 
 
 class BooksFeed:

@@ -7,7 +7,7 @@ effects may be there or not yet; the money of all banks together is judged where
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -59,14 +59,18 @@ _OPENING = msgspec.msgpack.Decoder(OpeningInput)
 class BankBooks:
     """What the committed transactions add up to.
 
+    Args:
+        asked: keys of which the amounts are kept.
+
     Attributes:
         accounts: by bank and name.
-        amounts: of every transfer that was decided, by key.
+        amounts: of those transfers that were decided, by key.
         open_accounts: those that transactions touch which have not ended.
         used: whether there was any transaction of the bank.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Container[str]) -> None:
+        self._asked = asked
         self.accounts: defaultdict[Name, Account] = defaultdict(Account)
         self.amounts: dict[str, int] = {}
         self.open_accounts: set[Name] = set()
@@ -78,7 +82,8 @@ class BankBooks:
         if banks is not None:
             self.used = True
             data = _TRANSFER.decode(begun.input)
-            self.amounts[begun.key] = data.amount_minor
+            if begun.key in self._asked:
+                self.amounts[begun.key] = data.amount_minor
             if decision is Decision.COMMIT:
                 self.accounts[banks[0], data.payer].sent += data.amount_minor
                 self.accounts[banks[1], data.payee].received += data.amount_minor

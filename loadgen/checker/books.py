@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 import msgspec
 
@@ -80,18 +80,22 @@ _BOOKS = msgspec.msgpack.Decoder(BooksInput)
 class Books:
     """What the committed transactions add up to.
 
+    Args:
+        asked: keys of which the amounts are kept.
+
     Attributes:
         stock: by SKU.
         accounts: by account.
         orders: committed ones by order id.
-        amounts: price of every order and return that was decided, by key.
+        amounts: price of those orders and returns that were decided, by key.
         open_orders: order ids of transactions that have not ended; their effects may be there or not yet.
         open_skus: SKUs of these.
         open_accounts: accounts of these.
         strangers: transactions of sagas that the books do not know, by name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, asked: Container[str]) -> None:
+        self._asked = asked
         self.stock: defaultdict[str, Stock] = defaultdict(Stock)
         self.accounts: defaultdict[str, Account] = defaultdict(Account)
         self.orders: dict[str, Bought] = {}
@@ -106,7 +110,8 @@ class Books:
         """Enter a decision; see `read_log`."""
         if begun.saga in (PLACE_ORDER, RETURN_ITEMS):
             data = _ORDER.decode(begun.input)
-            self.amounts[begun.key] = data.amount_minor
+            if begun.key in self._asked:
+                self.amounts[begun.key] = data.amount_minor
             if decision is Decision.COMMIT:
                 self._enter(begun.saga, data)
         elif begun.saga == OPEN_BOOKS:

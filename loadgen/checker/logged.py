@@ -30,7 +30,7 @@ class Logged(msgspec.Struct, gc=False):
     decided_ms: int = 0
     ended_ms: int = 0
     parked: bool = False
-    resolved: set[str] = msgspec.field(default_factory=set)  # steps of which an operator says so, and no ledger yet
+    resolved: frozenset[str] = frozenset()  # steps of which an operator says so, and no ledger yet
     moving: bool = False  # it ended while the stores were being opened
 
     @property
@@ -106,6 +106,7 @@ class _Reading:
         self._highest: dict[int, int] = {}
         self._purged_below = oldest_id(log.watermark_ms)
         self._undecided: dict[str, Begun] = {}
+        self._sagas: dict[str, str] = {}
 
     def take(self, stored: StoredRecord) -> None:
         if not self.records and stored.sequence != 1:
@@ -136,7 +137,9 @@ class _Reading:
             self._illegal(transaction, stored, "its transaction was begun before")
             return
         self._check_identity(record)
-        logged = Logged(transaction, record.key, record.saga, record.business_key, stored.at_ms)
+        saga = self._sagas.setdefault(record.saga, record.saga)  # one text for all, and for both keys where they are alike
+        business_key = record.key if record.business_key == record.key else record.business_key
+        logged = Logged(transaction, record.key, saga, business_key, stored.at_ms)
         other = self.found.by_key.setdefault(record.key, logged)
         if other is not logged:
             text = f"key {record.key!r} is bound to {other.transaction} and to {transaction}"
@@ -171,12 +174,12 @@ class _Reading:
         """An operator may assert only what was decided before."""
         if isinstance(record, Parked):
             known.parked = bool(record.code)
-            known.resolved.discard(record.step)
+            known.resolved -= {record.step}
             return
         if record.decision is not known.decision:
             self._illegal(known.transaction, stored, f"it asserts {record.decision.name}, its transaction is {known}")
         known.parked = False
-        known.resolved.add(record.step)
+        known.resolved |= {record.step}
 
     def _ended(self, known: Logged, stored: StoredRecord) -> None:
         if known.decision is None:

@@ -78,7 +78,8 @@ def check_stores(history: History, stores: Stores, app: App, limits: Limits, rep
         report: told what is broken.
     """
     report.counts["recoveries"] += len(history.noted(RECOVERED))
-    books = BankBooks() if stores.ledgers.keys() >= set(BANKS) else Books()
+    asked = {operation.key for operation in history.operations if operation.asked}
+    books = BankBooks(asked) if stores.ledgers.keys() >= set(BANKS) else Books(asked)
     known = isinstance(books, BankBooks) or stores.ledgers.keys() >= SERVICES  # else names may mean something else
     found = read_log(stores, report, books.decided if known else _unbooked)
     books.close(found.open.values() if known else ())

@@ -13,7 +13,7 @@ from loadgen.checker.report import CheckReport
 from loadgen.checker.run import check_stores
 from loadgen.history import Call, History, Operation
 from loadgen.workload import Told
-from orchestrator.protocol.identifiers import make_id, partition_of, partition_of_key
+from orchestrator.protocol.identifiers import began_ms_of, epoch_of, make_id, partition_of, partition_of_key
 from orchestrator.protocol.messages import OutcomeStatus
 from orchestrator.protocol.records import Begun
 from unit.shop_in_process import Shop, order
@@ -91,6 +91,20 @@ class Run:
         other = next(name for name in names if partition_of_key(name) == partition)
         transaction = make_id(begun.began_ms, partition, epoch, len(self.log.stored))
         self.log.append(msgspec.structs.replace(begun, transaction=transaction, key=other if rename else key))
+
+    def begin_long_ago(self, key: str) -> None:
+        """The clock of the shard that began a transaction was an hour behind: its id sorts below all others."""
+        known = self.id_of[key]
+        began_ms = began_ms_of(known) - 3_600_000
+        self.id_of[key] = self.operation(key).transaction = make_id(began_ms, partition_of(known), epoch_of(known), 1)
+        self.log.stored = [
+            msgspec.structs.replace(one, record=msgspec.structs.replace(one.record, transaction=self.id_of[key]))
+            if one.record.transaction == known else one for one in self.log.stored]
+        for service in self.stores.ledgers:
+            rows = [
+                msgspec.structs.replace(row, transaction=self.id_of[key]) if row.transaction == known else row
+                for row in self.ledger(service).all_rows]
+            self.ledger(service).all_rows = sorted(rows, key=lambda row: (row.transaction, row.step))
 
     def check(self, **limits: Any) -> CheckReport:
         report = CheckReport()

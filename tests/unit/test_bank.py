@@ -123,11 +123,12 @@ def account(opened, sent=0, received=0, held=0, announced=0):
 
 @pytest.fixture
 def books():
-    books = BankBooks()
+    books = BankBooks({"t", "u", "v"})
     books.decided(begun("b", "open_accounts", {"north": [move(100, "n")], "south": [move(50, "s")]}), Decision.COMMIT)
     books.decided(begun("t", "transfer", {"payer": "n", "payee": "s", "amount_minor": 30}), Decision.COMMIT)
     books.decided(begun("u", "transfer_back", {"payer": "s", "payee": "n", "amount_minor": 7}), Decision.COMMIT)
     books.decided(begun("v", "transfer", {"payer": "n", "payee": "s", "amount_minor": 9}), Decision.ABORT)
+    books.decided(begun("w", "transfer", {"payer": "n", "payee": "s", "amount_minor": 9}), Decision.ABORT)  # of another run
     return books
 
 

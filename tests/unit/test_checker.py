@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tracemalloc
 
+import msgspec
 import pytest
 
 from actors.orders import app
+from loadgen.checker.books import Books
 from loadgen.checker.limits import Limits
+from loadgen.checker.logged import read_log
 from loadgen.checker.report import CheckReport
 from loadgen.checker.run import check, take_audit
+from loadgen.checker.stores import Stores
 from loadgen.history import History, Note
 from loadgen.workload import Told
 from orchestrator.audit import AuditReport
-from orchestrator.protocol.records import Ended
+from orchestrator.log.reader import StoredRecord
+from orchestrator.protocol.identifiers import make_id, partition_of_key
+from orchestrator.protocol.records import Begun, Decided, Decision, Ended
 from orchestrator.verdict import Check, Violation
 from unit.good_run import good_run, told
 from unit.shop_in_process import Shop, order
+from unit.stores_in_memory import MemoryLog
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +110,37 @@ def test_what_went_on_while_the_stores_were_opened_is_not_judged_by_its_state(ru
     settled = run.log.stored[run.log.of(Ended, run.id_of["k-2"])].sequence - 1
     run.stores = dataclasses.replace(run.stores, settled_sequence=settled)
     assert run.check().findings == {}
+
+
+class EarlierOrders(MemoryLog):
+    """Committed orders, each record decoded when it is asked for, as a reader's are."""
+
+    def __init__(self, orders):
+        super().__init__([], dict.fromkeys(range(256), 1))
+        self.encoded = []
+        for key in (f"run-{number}-0" for number in range(orders)):
+            transaction = make_id(1_000, partition_of_key(key), 1, len(self.encoded))
+            placed = msgspec.msgpack.encode({**order(0), "order_id": key})
+            begun = Begun(transaction, key, b"", "place_order", 1, placed, 0, 0, 0, key)
+            for record in (begun, Decided(transaction, Decision.COMMIT, 0), Ended(transaction, 0)):
+                self.encoded.append(msgspec.msgpack.encode(record))
+
+    def records(self):
+        for sequence, encoded in enumerate(self.encoded, 1):
+            yield StoredRecord(sequence, 1_000 + sequence, msgspec.msgpack.decode(encoded, type=Begun | Decided | Ended))
+
+
+def test_little_is_kept_of_each_order_that_a_directory_held_before():
+    log, report = EarlierOrders(2_000), CheckReport()
+    tracemalloc.start()
+    books = Books({"run-7-0"})
+    found = read_log(Stores(log, {}), report, books.decided)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert report.ok
+    assert len(found.by_id) == len(found.by_key) == len(books.orders) == 2_000
+    assert books.amounts == {"run-7-0": 300}
+    assert kept / 2_000 < 650
 
 
 def test_a_process_that_was_killed_may_have_asked_before(run):

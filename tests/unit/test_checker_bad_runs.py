@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import copy
 
+import msgspec
 import pytest
 
-from loadgen.checker.report import Invariant
+from loadgen.checker.report import CheckReport, Invariant
 from loadgen.workload import Told
 from orchestrator.log.reader import StoredRecord
 from orchestrator.protocol.records import Begun, Decided, Decision, Ended, Parked, Resolved
@@ -169,19 +170,64 @@ TABLES = {"told": TOLD, "log": LOG, "rows": ROWS, "stock": STOCK, "money": MONEY
 BAD = {f"{table}: {name}": bad for table, rows in TABLES.items() for name, bad in rows.items()}
 
 
+@pytest.fixture
+def found(monkeypatch):
+    """All violations that are found, by letter and text."""
+    told = []
+    add = CheckReport.add
+    monkeypatch.setattr(CheckReport, "add", lambda self, invariant, about, text, **more: (
+        told.append((invariant.value, text)), add(self, invariant, about, text, **more)))
+    return told
+
+
 @pytest.mark.parametrize("name", BAD)
-def test_a_bad_run_is_bad(run, monkeypatch, name):
+def test_a_bad_run_is_bad(run, found, name):
     letter, told, spoil = BAD[name]
-    found = []
-    report_class = type(run.check())
-    add = report_class.add
-    monkeypatch.setattr(report_class, "add", lambda self, invariant, about, text, **more: (
-        found.append((invariant.value, text)), add(self, invariant, about, text, **more)))
     spoil(run)
     report = run.check()
     assert any(one == letter and told in text for one, text in found), found
     assert not report.ok
     assert letter in {invariant.value for invariant in report.findings}
+
+
+@pytest.mark.parametrize("name", [name for name in BAD if not name.startswith("told: ")])
+def test_what_is_bad_of_an_earlier_run_is_found_after_a_later_one(run, found, name):
+    letter, told, spoil = BAD[name]
+    spoil(run)
+    run.history.operations.clear()
+    run.ask("of the later run", Told.REJECTED, code="E_OVERLOADED")
+    run.check()
+    assert any(one == letter and told in text for one, text in found), found
+
+
+@pytest.mark.parametrize("name", [name for name in TOLD if "amount" not in name])
+def test_what_was_told_of_a_key_is_held_against_an_earlier_run_that_had_bound_it(run, found, name):
+    letter, told, spoil = TOLD[name]
+    run.log.stored = [msgspec.structs.replace(one, at_ms=1_000 + one.sequence) for one in run.log.stored]
+    spoil(run)
+    run.check()
+    assert any(one == letter and told in text for one, text in found), found
+
+
+BEHIND = {
+    "told": ("K", "told ABORTED, the log says COMMITTED", lambda run: run.lie("k-2", Told.ABORTED)),
+    "lost": ("K", "the log says PREPARING", lambda run: run.log.forget(run.id_of["k-2"])),
+    "duplicated": ("X", "is bound to", lambda run: run.begin_again("k-2", 1, rename=False)),
+    "never begun": ("M", "was never begun", lambda run: run.log.drop(Begun, run.id_of["k-2"])),
+    "torn": ("A", "is ROLLED_BACK: the log says COMMITTED", lambda run: run.spoil_row(
+        "payment", "k-2", "authorize", state="ROLLED_BACK")),
+    "another amount": ("K", "amount that was logged", lambda run: run.operation("k-2").asked.update(amount_minor=299)),
+}
+
+
+@pytest.mark.parametrize("name", BEHIND)
+def test_what_a_shard_began_whose_clock_is_behind_is_judged_as_any_other(run, found, name):
+    run.begin_long_ago("k-2")
+    assert run.check().ok
+    letter, told, spoil = BEHIND[name]
+    spoil(run)
+    run.check()
+    assert any(one == letter and told in text for one, text in found), found
 
 
 def test_what_an_operator_resolved_may_be_acknowledged_after_the_end(run):
