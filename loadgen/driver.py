@@ -182,7 +182,10 @@ class Driver:
         with self._lock:
             work, now_ns = None, time.perf_counter_ns()
             if len(self._flights) < self._concurrency and not self._over and now_ns < self._stop_ns:
-                work = self._feed.take()
+                try:
+                    work = self._feed.take()
+                except BaseException as error:  # noqa: BLE001 - handed to the thread that waits in `run`
+                    self._fail(error)
             if work is None:
                 self._pumping = False
                 if not self._flights:

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pydantic import BaseModel
 
@@ -68,7 +68,8 @@ class Samples:
         step: from one to the next, where several processes share them.
 
     Raises:
-        DefiniteError: E_SAGA_DEFINITION where the saga has no example, or one that does not fit; or the app's opening.
+        DefiniteError: E_SAGA_DEFINITION where the saga has no example, or one that does not fit; or the app's opening;
+            from its feed where a later example raises.
     """
 
     def __init__(self, app: App, saga: Saga, *, orders: int, run: str, first: int = 0, step: int = 1) -> None:
@@ -95,7 +96,13 @@ class Samples:
         return {}
 
     def _work(self, number: int) -> Work:
-        data: Any = self._saga.example(self._first + number * self._step) if self._saga.example else {}
+        assert self._saga.example is not None
+        sample = self._first + number * self._step
+        try:
+            data = self._saga.example(sample)
+        except Exception as error:
+            told = f"saga {self._saga.name!r}: its example {sample} raised {type(error).__name__}: {error}"
+            raise DefiniteError(ErrorCode.SAGA_DEFINITION, told) from error
         return Work(number, self._saga.name, f"{self.run}-{number}", data)
 
 

@@ -16,6 +16,7 @@ from loadgen.shapes import DISTINCT_MAX, LineRange, Shape, make_baskets
 from loadgen.trace import Trace, read_trace
 from loadgen.transfers import Transfers
 from loadgen.workload import Source, Workload, new_run
+from orchestrator.app import App
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.terminal.options import app_path
@@ -67,7 +68,7 @@ def app_for(workload: str, data: Path, chosen: str | None) -> str:
         DefiniteError: E_CONFIG, saying what could not be found.
     """
     if ":" in workload:
-        return find_sagas(Plan(workload, chosen or ""))[1]
+        return _saga_of(workload, chosen or "")[1]
     return app_path(DataDirectory(data), chosen, BANK_APP if workload == BANK else SHOP_APP)
 
 
@@ -88,9 +89,18 @@ def _traced(plan: LoadPlan, trace: Trace, run: str) -> Prepared:
 
 
 def _own(plan: LoadPlan, run: str) -> Samples:
-    app, _, names = find_sagas(Plan(plan.workload, plan.app))
+    app, _, name = _saga_of(plan.workload, plan.app)
     first = plan.first_sample + plan.index
-    return Samples(app, app.saga(names[0]), orders=plan.orders_made, run=run, first=first, step=plan.of)
+    return Samples(app, app.saga(name), orders=plan.orders_made, run=run, first=first, step=plan.of)
+
+
+def _saga_of(workload: str, chosen: str) -> tuple[App, str, str]:
+    """The app, its import path, and the one saga whose samples are placed."""
+    app, path, names = find_sagas(Plan(workload, chosen))
+    if len(names) != 1:
+        told = f"--workload: {workload} is an app with examples for {', '.join(names) or 'no saga'}: name one as MODULE:SAGA"
+        raise DefiniteError(ErrorCode.CONFIG, told)
+    return app, path, names[0]
 
 
 @lru_cache(maxsize=2)

@@ -198,3 +198,24 @@ def test_a_feed_that_gives_up_ends_the_run_with_its_error():
     with pytest.raises(DefiniteError, match="E_UNKNOWN_SAGA"):
         Driver(client, BooksFeed("run", [{}, {}]), concurrency=1, patience_s=60).run()
     assert client.submitted == ["run-books-0-0"]
+
+
+def test_a_feed_that_fails_while_answers_come_ends_the_run_with_its_error():
+    class Failing(OrderFeed):
+        def take(self):
+            if self._next_order == 5:
+                raise ZeroDivisionError
+            return super().take()
+
+    client = ThreadClient()
+    driver, ended = Driver(client, Failing(workload(9)), concurrency=2, patience_s=60), threading.Event()
+
+    def end():
+        with pytest.raises(ZeroDivisionError):
+            driver.run()
+        ended.set()
+
+    threading.Thread(target=end, daemon=True).start()
+    assert ended.wait(10)
+    client.close()
+    assert len(client.submitted) == 5

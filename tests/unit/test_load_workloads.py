@@ -12,7 +12,7 @@ import pytest
 
 from actors.bank import app as bank
 from loadgen.load import LoadPlan, prepare
-from loadgen.own_saga import NEXT_SAMPLE, OpeningFeed, take_samples
+from loadgen.own_saga import NEXT_SAMPLE, OpeningFeed, Samples, take_samples
 from loadgen.prepare import app_for
 from loadgen.shapes import SKUS, Shape, make_baskets
 from loadgen.transfers import DISTINCT, Transfers
@@ -112,6 +112,33 @@ def test_a_saga_without_an_example_is_refused(tmp_path, monkeypatch):
     with pytest.raises(DefiniteError, match="no example"):
         prepare(plan(app="plain_trip:app", workload="plain_trip:trip", orders=1))
     sys.modules.pop("plain_trip")
+
+
+def test_an_example_that_raises_later_on_is_named_by_its_number():
+    saga = replace(bank.saga("transfer"), example=lambda number: [bank.saga("transfer").sample(number)][number // 7])
+    feed = Samples(bank, saga, orders=9, run="run", first=5).feed()
+    assert [feed.take().number for _ in range(2)] == [0, 1]
+    with pytest.raises(DefiniteError, match=r"E_SAGA_DEFINITION: saga 'transfer': its example 7 raised IndexError"):
+        feed.take()
+
+
+@pytest.mark.parametrize(("examples", "told"), [
+    ("", "examples for no saga"), ("replace(transfer, example=id)", None),
+    ("transfer, transfer_back", "examples for transfer, transfer_back: name one")])
+def test_an_app_is_a_workload_where_one_of_its_sagas_has_an_example(tmp_path, monkeypatch, examples, told):
+    name = f"own_{len(examples)}"
+    (tmp_path / f"{name}.py").write_text(
+        "from dataclasses import replace\nfrom actors.bank import NORTH, SOUTH, transfer, transfer_back\n"
+        "from actors.bank_accounts import Accounts\nfrom orchestrator import App\n"
+        "bare = replace(transfer, name='bare', example=None)\n"
+        f"app = App(services=[Accounts(NORTH), Accounts(SOUTH)], sagas=[bare, {examples}])\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if told is None:
+        assert app_for(f"{name}:app", tmp_path, None) == f"{name}:app"
+    else:
+        with pytest.raises(DefiniteError, match=f"--workload: {name}:app is an app with {told}"):
+            app_for(f"{name}:app", tmp_path, None)
+    sys.modules.pop(name)
 
 
 def test_uniform_orders_spread_over_everything_and_hot_ones_share_one_sku():
