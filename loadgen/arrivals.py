@@ -16,6 +16,7 @@ from typing import Final, Protocol, Self
 from orchestrator.errors import DefiniteError, ErrorCode
 
 NS: Final = 1_000_000_000
+RATE_MAX: Final = 1_000_000
 ARRIVALS_MAX: Final = 50_000_000
 COUNTS: Final = frozenset({"count", "requests", "arrivals"})  # names of a second column that holds a number of arrivals
 _SEED_STEP: Final = 1_000_003
@@ -58,9 +59,9 @@ class Arrivals:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if not (0 < self.rate_per_s <= 1_000_000 and 0 < self.duration_s <= 86_400):  # noqa: PLR2004 - limits, said below
+        if not (0 < self.rate_per_s <= RATE_MAX and 0 < self.duration_s <= 86_400):  # noqa: PLR2004 - limits, said below
             raise DefiniteError(
-                ErrorCode.INVALID_INPUT, f"--rate must be above 0, at most 1,000,000 a second, and --duration above 0, at "
+                ErrorCode.INVALID_INPUT, f"--rate must be above 0, at most {RATE_MAX:,} a second, and --duration above 0, at "
                 f"most 86,400 s; got {self.rate_per_s} and {self.duration_s}")
 
     @property

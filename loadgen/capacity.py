@@ -1,15 +1,15 @@
-"""The highest rate at which a deployment keeps its latency: open loops at rates that close in on it."""
+"""The highest rate at which a deployment keeps its latency: open loops at rates that close in on it from both sides."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from math import sqrt
+from math import inf, sqrt
 from typing import Any, Final
 
 from rich.console import Console
 
-from loadgen.arrivals import Arrivals
+from loadgen.arrivals import RATE_MAX, Arrivals
 from loadgen.place import Placed
 from loadgen.plan import LoadPlan
 from loadgen.workload import Told
@@ -21,7 +21,6 @@ CLOSE: Final = 1.05  # the search ends where the lowest rate that fails is withi
 LOWER: Final = 0.95  # of the rate, where it does not hold a second time
 RATE_MIN: Final = 2.0
 ORDERS_MIN: Final = 100  # of a step, which lasts longer if need be: fewer have no p99
-STEPS_MAX: Final = 24
 DEVIATIONS: Final = 3  # by which as many as expected may be missing by chance
 
 Run = Callable[[LoadPlan], Placed]
@@ -52,7 +51,7 @@ class Capacity:
 
     Attributes:
         p99_ms_max: the bound.
-        rate_per_s: the highest rate that held, in a second run of its own as well; 0 where none did.
+        rate_per_s: the highest rate that held, in a second run of its own as well; 0 before one has.
         steps: what was tried, in order.
     """
 
@@ -75,19 +74,17 @@ def find_capacity(plan: LoadPlan, p99_ms_max: float, run: Run, console: Console)
         console: told of every step.
 
     Raises:
-        DefiniteError: E_INVALID_INPUT where no rate is within the bound, twice.
+        DefiniteError: E_INVALID_INPUT where no rate is within the bound, twice, or every one.
     """
     search = _Search(plan, Capacity(p99_ms_max), run, console)
-    low, high = 0.0, search.closed_loop()
-    rate = high / 2
-    while len(search.found.steps) < STEPS_MAX and (low == 0 or high / low > CLOSE):
+    low, high, rate = 0.0, inf, search.closed_loop() / 2
+    while low == 0 or high / low > CLOSE:
         if search.holds(rate):
             low = rate
-            high = max(high, rate * CLOSE**2)  # the closed loop may have been slow to begin with
         else:
             high = rate
-        rate = _checked(sqrt(low * high) if low else high / 2, p99_ms_max)
-    while low and not search.holds(low):
+        rate = _checked(high / 2 if low == 0 else low * 2 if high == inf else sqrt(low * high), p99_ms_max)
+    while not search.holds(low):
         low = _checked(low * LOWER, p99_ms_max)
     search.found.rate_per_s = round(low, 1)
     return search.found
@@ -98,6 +95,9 @@ def _checked(rate: float, p99_ms_max: float) -> float:
     if rate < RATE_MIN:
         raise DefiniteError(
             ErrorCode.INVALID_INPUT, f"--p99-ms: not even {RATE_MIN:g} orders a second stay within {p99_ms_max:g} ms")
+    if rate > RATE_MAX:
+        raise DefiniteError(
+            ErrorCode.INVALID_INPUT, f"--p99-ms: more than {RATE_MAX:,} orders a second keep {p99_ms_max:g} ms: lower it")
     return rate
 
 

@@ -61,6 +61,18 @@ def test_the_knee_is_found_from_below(deployment):
     assert found.to_json()["steps"][-1]["holds"] is True
 
 
+@pytest.mark.parametrize("closed", [2, 30])
+def test_the_knee_is_found_however_low_the_concurrency_kept_the_closed_loop(closed):
+    found = search(Deployment(20_000, closed=closed))
+    assert 20_000 / 1.06 <= found.rate_per_s <= 20_000
+    assert len(found.steps) <= 24
+
+
+def test_a_search_that_no_rate_ends_is_refused():
+    with pytest.raises(DefiniteError, match="--p99-ms: more than 1,000,000 orders a second"):
+        search(Deployment(10_000_000, closed=1_000))
+
+
 def test_what_does_not_hold_twice_is_lowered():
     known = Deployment(1_000)
     steps = len(search(known).steps)
