@@ -144,9 +144,10 @@ class LoadPlan:
 
     @property
     def orders_made(self) -> int:
-        """How many orders have to be ready where no trace says."""
+        """How many orders have to be ready where no trace says; just those that arrive where a share of them is brought in."""
         if self.arrivals is not None:
-            return self.arrivals.expected
+            counted = self.stock_share is not None
+            return max(1, sum(1 for _ in self.arrivals.offsets())) if counted else self.arrivals.expected
         if self.orders is None and self.duration_s is not None:
             return int(ORDERS_PER_S_MAX / self.of * (self.warm_up_s + self.duration_s)) + self.concurrency
         return ORDERS_DEFAULT if self.orders is None else self.orders

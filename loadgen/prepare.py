@@ -50,14 +50,14 @@ def prepare(plan: LoadPlan, run: str = "") -> Prepared:
     run = run or new_run()
     if plan.trace is not None:
         return _traced(plan, read_trace(plan.trace, skip_bad=plan.skip_bad), run)
+    orders = plan.orders_made
     if plan.workload == BANK:
-        source: Source = Transfers(
-            orders=plan.orders_made, run=run, seed=plan.seed + plan.index, share=plan.stock_share)
+        source: Source = Transfers(orders=orders, run=run, seed=plan.seed + plan.index, share=plan.stock_share)
     elif ":" in plan.workload:
-        source = _own(plan, run)
+        source = _own(plan, orders, run)
     else:
-        baskets = _made(min(plan.orders_made, DISTINCT_MAX), plan.seed, plan.lines, Shape(plan.workload), plan.index)
-        source = Workload(baskets, orders=plan.orders_made, run=run, stock_share=plan.stock_share)
+        baskets = _made(min(orders, DISTINCT_MAX), plan.seed, plan.lines, Shape(plan.workload), plan.index)
+        source = Workload(baskets, orders=orders, run=run, stock_share=plan.stock_share)
     return Prepared(plan, source, None, None)
 
 
@@ -88,10 +88,10 @@ def _traced(plan: LoadPlan, trace: Trace, run: str) -> Prepared:
     return Prepared(plan, workload, trace, unmatched)
 
 
-def _own(plan: LoadPlan, run: str) -> Samples:
+def _own(plan: LoadPlan, orders: int, run: str) -> Samples:
     app, _, name = _saga_of(plan.workload, plan.app)
     first = plan.first_sample + plan.index
-    return Samples(app, app.saga(name), orders=plan.orders_made, run=run, first=first, step=plan.of)
+    return Samples(app, app.saga(name), orders=orders, run=run, first=first, step=plan.of)
 
 
 def _saga_of(workload: str, chosen: str) -> tuple[App, str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from actors.bank import app as bank
+from loadgen.arrivals import Arrivals, read_arrivals
 from loadgen.load import LoadPlan, prepare
 from loadgen.own_saga import NEXT_SAMPLE, OpeningFeed, Samples, take_samples
 from loadgen.prepare import app_for
@@ -80,6 +81,16 @@ def test_a_saga_of_ones_own_is_placed_by_its_example_after_the_apps_opening():
     assert opening.key == found.opening().take().key  # the same in every run
     feed.settle(opening.number, Told.COMMITTED, "")
     assert feed.take() is None
+
+
+@pytest.mark.parametrize("workload", ["retail", "bank"])
+def test_a_share_of_an_open_loop_is_that_of_what_arrives(workload, tmp_path):
+    path = tmp_path / "arrivals.csv"
+    path.write_text("second,count\n" + "".join(f"{second},1\n" for second in range(100)))
+    for arrivals in (Arrivals(40.0, 5.0, 3), Arrivals(40.0, 5.0, 3).share(1, 2), read_arrivals(path), Arrivals(0.1, 1.0)):
+        arriving = max(1, len(list(arrivals.offsets())))
+        found = prepare(plan(workload=workload, arrivals=arrivals, stock_share=Decimal("0.9"))).workload
+        assert found.orders == arriving < arrivals.expected
 
 
 def test_an_opening_that_does_not_commit_ends_the_run():
