@@ -117,7 +117,7 @@ class Driver:
         self._measured_us, self._warming_us = array("q"), array("q")
         self._begin_ns = self._warm_ns = self._stop_ns = self._ended_ns = 0
         self._done = self._in_window = self._tick = 0
-        self._pumping = self._over = False
+        self._pumping = self._over = self._dry = False
         self._failure: BaseException | None = None
 
     @property
@@ -146,7 +146,8 @@ class Driver:
         self._drain()
         tally = self._tally
         tally.wall_s = (self._ended_ns - self._begin_ns) / NS
-        tally.window_s = max(0, min(self._ended_ns, self._stop_ns) - self._warm_ns) / NS
+        end_ns = min(self._ended_ns, self._stop_ns) if self._dry else self._stop_ns  # waiting for what hangs is a part of it
+        tally.window_s = max(0, end_ns - self._warm_ns) / NS
         tally.told_in_window = self._in_window
         if self._failure is not None:
             raise self._failure
@@ -184,6 +185,7 @@ class Driver:
             if len(self._flights) < self._concurrency and not self._over and now_ns < self._stop_ns:
                 try:
                     work = self._feed.take()
+                    self._dry = work is None
                 except BaseException as error:  # noqa: BLE001 - handed to the thread that waits in `run`
                     self._fail(error)
             if work is None:
@@ -237,7 +239,8 @@ class Driver:
                 self._measure(flight.began_ns, ended_ns, told)
             if self._repeats:
                 self._repeats.pop(number, None)
-            self._ended_ns = ended_ns
+            if told is not Told.UNKNOWN:
+                self._ended_ns = ended_ns
             self._done += 1
             try:
                 self._feed.settle(number, told, code)

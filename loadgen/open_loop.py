@@ -172,7 +172,8 @@ class OpenLoop:
         self._tally.of(flight.saga).add(told, code)
         self._second(ended_ns).told[told] += 1
         self._second(flight.intended_ns).became[told] += 1
-        self._ended_ns = max(self._ended_ns, ended_ns)
+        if told is not Told.UNKNOWN:
+            self._ended_ns = max(self._ended_ns, ended_ns)
         if told is Told.REJECTED:
             self.refused_us.append((ended_ns - flight.intended_ns) // 1_000)
         elif flight.saga in self._orders_are:

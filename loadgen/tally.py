@@ -75,7 +75,7 @@ class Tally:
         lateness_us: how often an open loop submitted so late after the intended arrival, the warm-up left out.
         seconds: by second of the run, the warm-up included.
         wall_s: from the first submit to the last outcome.
-        window_s: the part of it that throughput is counted over: after the warm-up, until the time was up or all was told.
+        window_s: the time that throughput is counted over: after the warm-up, until the time was up or the last outcome.
         told_in_window: orders that were told an outcome in that part.
         repeats: submits that were made again because their outcome was unknown or the deployment full.
     """

@@ -80,6 +80,12 @@ def test_what_nobody_answered_is_measured_by_the_time_that_was_waited():
     assert sum(second.latencies_us.total() for second in tally.seconds.values()) == len(client.times)
 
 
+def test_the_last_outcome_ends_the_time_and_not_the_end_of_patience():
+    _, tally, _ = run(Client(lambda number: None if number == 1 else COMMITTED), rate=200.0, duration=0.1, patience_s=0.5)
+    assert tally.orders.told[Told.UNKNOWN] == 1
+    assert 0 < tally.wall_s < 0.4
+
+
 def test_latency_counts_from_the_intended_arrival():
     """One submit that blocks for 0.2 s makes all that should have left meanwhile late, and that is measured."""
 
