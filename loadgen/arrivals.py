@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import gzip
 import random
+import zlib
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from typing import Final, Protocol, Self
 
@@ -161,7 +161,9 @@ def read_arrivals(
     if span_ns <= 0:
         raise _wrong(path, "all its arrivals are at one time")
     played_s = span_ns / NS if duration_s is None else duration_s
-    times = 1.0 if rate_per_s is None else rate_per_s * played_s / max(1, sum(counts))
+    if not any(counts):
+        raise _wrong(path, "it has no arrivals")
+    times = 1.0 if rate_per_s is None else rate_per_s * played_s / sum(counts)
     trace = ArrivalTrace(starts_ns, counts, single, span_ns, played_s, times, seed)
     Arrivals(trace.rate_per_s, played_s)  # the same limits
     if trace.expected > ARRIVALS_MAX:
@@ -171,25 +173,22 @@ def read_arrivals(
 
 def _rows(path: Path) -> tuple[array[int], array[int], bool]:
     starts_ns, counts = array("q"), array("q")
-    row = 1
     try:
         with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
             rows = csv.reader(file)
             header = next(rows, [])
             counted = len(header) > 1 and header[1].strip().lower() in COUNTS
-            for fields in rows:
-                row += 1
+            for fields in filter(None, rows):
                 starts_ns.append(_time_ns(fields[0]))
                 counts.append(int(fields[1]) if counted else 1)
                 if counts[-1] < 0:
                     raise ValueError(f"{counts[-1]} arrivals")  # noqa: TRY301 - told below, with the row
-    except (OSError, UnicodeDecodeError) as error:
+                if starts_ns[-1] < starts_ns[-2:][0]:
+                    raise ValueError("it is earlier than the one before")  # noqa: TRY301 - likewise
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise _wrong(path, str(error)) from None
-    except (ValueError, IndexError, OverflowError) as error:
-        raise _wrong(path, f"row {row}: {error}") from None
-    for number, (before, after) in enumerate(pairwise(starts_ns), 3):
-        if after < before:
-            raise _wrong(path, f"row {number} is earlier than the one before")
+    except (ValueError, IndexError, OverflowError, csv.Error) as error:
+        raise _wrong(path, f"row {rows.line_num}: {error}") from None
     first_ns = starts_ns[0] if starts_ns else 0
     return array("q", [start - first_ns for start in starts_ns]), counts, not counted
 

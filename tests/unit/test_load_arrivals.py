@@ -88,13 +88,32 @@ def test_poisson_arrivals_rise_and_end_in_time():
 
 
 @pytest.mark.parametrize(("text", "told"), [
-    ("", "two rows"), ("time\n1\n", "two rows"), ("time\n1\n1\n", "one time"), ("time\n2\n1\n", "row 3 is earlier"),
+    ("", "two rows"), ("time\n1\n", "two rows"), ("time\n1\n1\n", "one time"), ("time\n2\n1\n", "row 3: it is earlier"),
     ("time\n1\nx\n", "row 3"), ("t,count\n1,2\n2,-1\n", "-1 arrivals"), ("t,count\n1,2\n2\n", "row 3"),
-    ("t,count\n0,1000000000\n1000,1000000000\n", "name a lower --rate")])
+    ("t,count\n0,1000000000\n1000,1000000000\n", "name a lower --rate"), ("t,count\n0,0\n1,0\n", "no arrivals"),
+    ("time\n1\n\n1.5\n0.5\n", "row 5: it is earlier"), ("time\n1\n" + "x" * 140_000, "row 3: field larger")])
 def test_a_file_that_says_no_such_thing_is_refused(tmp_path, text, told):
     with pytest.raises(DefiniteError, match=told) as caught:
         read_arrivals(trace(tmp_path, text))
     assert caught.value.code == "E_INVALID_INPUT"
+
+
+def test_a_file_without_arrivals_is_refused_by_its_name_whatever_the_rate(tmp_path):
+    path = trace(tmp_path, "t,count\n0,0\n1,0\n")
+    with pytest.raises(DefiniteError, match=f"--arrivals: {path}: it has no arrivals"):
+        read_arrivals(path, rate_per_s=10.0)
+
+
+def test_empty_rows_are_none(tmp_path):
+    assert seconds(read_arrivals(trace(tmp_path, "time\n0\n\n1\n3\n\n"))) == [0.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-20], lambda whole: whole[:20] + b"\xff" * 20 + whole[40:]])
+def test_a_damaged_archive_is_refused(tmp_path, damage):
+    path = trace(tmp_path, "time\n" + "".join(f"{n}\n" for n in range(1_000)), "a.csv.gz")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DefiniteError, match=r"--arrivals: .*a\.csv\.gz: "):
+        read_arrivals(path)
 
 
 def test_a_missing_file_is_refused(tmp_path):
