@@ -73,11 +73,12 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """Whether audit and history are ok, and no order was refused but for overload or a service that was down."""
+        """Whether audit and history are ok, something was measured, and only overload or a service that was down refused."""
         orders = self.tally.orders
         for_a_while = sum(orders.rejected_by_code[code] for code in (ErrorCode.OVERLOADED, ErrorCode.UNAVAILABLE))
         refused = orders.told[Told.REJECTED] - for_a_while
-        return self.audit.ok and self.check.ok and not refused and not (self.chaos and self.chaos.failures)
+        failed = refused or self._all_in_warm_up or (self.chaos and self.chaos.failures)
+        return self.audit.ok and self.check.ok and not failed
 
     def to_json(self) -> dict[str, Any]:
         """Plain data for `--json`; times in the unit of their name."""
@@ -128,6 +129,10 @@ class Summary:
     def all_notes(self) -> list[str]:
         """What a person should know: of the clocks, of the latencies, of the run."""
         found = [*self.usage.notes]
+        if self._all_in_warm_up:
+            found.append(
+                f"nothing was measured, for every order began within the warm-up of {self.settings['warm_up_s']:g} s: lower "
+                "--warm-up, or give --duration, which comes after it")
         if self.tally.censored:
             found.append(
                 f"{self.tally.censored:,} measured orders had no outcome: their latency is the time that was waited, "
@@ -144,6 +149,13 @@ class Summary:
                 f"{self.tally.repeats:,} submits of {count:,} orders were repeats, mostly of what a full deployment refused: "
                 "that is a part of cost and latencies; --concurrency is too high, or open_transactions_max too low")
         return found + self.notes
+
+    @property
+    def _all_in_warm_up(self) -> bool:
+        """Whether orders were answered and none of them, nor of those that were refused, came after the warm-up."""
+        told, tally = self.tally.orders.told, self.tally
+        answered = told.total() - told[Told.REJECTED]
+        return answered > 0 and not tally.latencies.get_total_count() and not tally.lateness_us
 
     def latency_ms(self) -> dict[str, float]:
         """Percentiles from submit to outcome, in milliseconds; zeros where nothing was measured."""

@@ -97,6 +97,19 @@ def test_aborts_are_fine_and_the_rest_is_not():
     assert not rejected.ok
 
 
+def test_a_run_that_ended_within_its_warm_up_has_measured_nothing_and_says_so():
+    tally = Tally(wall_s=1.0)
+    tally.of("place_order").add(Told.COMMITTED, "", 100)
+    early = summary(tally=tally, settings={"warm_up_s": 60.0})
+    assert not early.ok
+    assert [note[:82] for note in early.to_json()["notes"]] == [
+        "nothing was measured, for every order began within the warm-up of 60 s: lower --wa"]
+    refused = summary(tally=tally)
+    tally.record_lateness(array("q", [10]))  # some arrived after it and were refused
+    assert refused.ok
+    assert refused.all_notes() == []
+
+
 def test_what_was_told_wrong_is_named():
     plain = summary(check=wrong()).to_json()
     assert plain["wrong_outcomes"] == ["K key: told COMMITTED, the log says ABORTED"]
