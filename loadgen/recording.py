@@ -75,13 +75,20 @@ def histories(kept: Path | None) -> Iterator[Histories]:
     """Where the history of a run goes.
 
     Args:
-        kept: a new file, which is kept, as are those of other processes beside it; None: temporary ones.
+        kept: a new file, which is kept, as are those of other processes beside it, unless nothing was noted in it; None:
+            temporary ones.
 
     Raises:
         DefiniteError: E_INVALID_INPUT where the file cannot be made, or is there already.
     """
     with history_file(kept) as path:
-        yield Histories(path)
+        files = Histories(path)
+        try:
+            yield files
+        finally:
+            for made in files.all:
+                if made.exists() and not made.stat().st_size:  # a run that was refused is not to be in the way of the next one
+                    made.unlink()
 
 
 @contextmanager

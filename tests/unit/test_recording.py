@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 
 from loadgen.driver import Driver
 from loadgen.history import HistoryWriter, read_history
-from loadgen.recording import RecordedClient, history_file
+from loadgen.recording import RecordedClient, histories, history_file
 from loadgen.workload import Told, Work
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError, OverloadedError
 from orchestrator.outcome import Handle, Outcome, OutcomeKind
@@ -89,3 +90,16 @@ def test_a_history_is_kept_in_a_new_file_only(tmp_path):
     with history_file(None) as path:
         path.write_text("x")
     assert not path.exists()
+
+
+def test_a_run_that_was_refused_leaves_no_history_in_the_way_of_the_next_one(tmp_path):
+    kept = tmp_path / "kept.jsonl"
+    with contextlib.suppress(KeyboardInterrupt), histories(kept) as files:
+        files.more(2)
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+    with contextlib.suppress(KeyboardInterrupt), histories(kept) as files:
+        files.more(1)[0].write_text("told")
+        files.main.write_text("asked")
+        raise KeyboardInterrupt
+    assert {path.name for path in tmp_path.iterdir()} == {"kept.jsonl", "kept.jsonl.0"}
