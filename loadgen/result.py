@@ -14,7 +14,13 @@ RESULT_SCHEMA: Final = 2
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class _Version(BaseModel):
+    """Of any schema; what else there is follows from it."""
+
+    schema_version: int
 
 
 class SecondResult(_Part):
@@ -63,10 +69,8 @@ class CapacityResult(_Part):
     steps: list[StepResult]
 
 
-class LoadResult(BaseModel):
+class LoadResult(_Part):
     """A finished run; what a later version adds is kept, an unknown schema is refused."""
-
-    model_config = ConfigDict(extra="allow", frozen=True)
 
     schema_version: int
     ok: bool
@@ -116,12 +120,14 @@ class LoadResult(BaseModel):
             DefiniteError: E_INVALID_INPUT where it is none, or of a schema that this version does not know.
         """
         try:
-            found = cls.model_validate_json(path.read_bytes())
+            text = path.read_bytes()
+            version = _Version.model_validate_json(text).schema_version
+            found = cls.model_validate_json(text) if version == RESULT_SCHEMA else None
         except OSError as error:
             raise DefiniteError(ErrorCode.INVALID_INPUT, f"{path} cannot be read: {error.strerror}") from None
         except ValidationError as error:
             raise DefiniteError(ErrorCode.INVALID_INPUT, f"{path} is no result of raytx load: {describe(error)}") from None
-        if found.schema_version != RESULT_SCHEMA:
-            told = f"{path} has schema {found.schema_version}, this version knows {RESULT_SCHEMA}"
+        if found is None:
+            told = f"{path} has schema {version}, this version knows {RESULT_SCHEMA}"
             raise DefiniteError(ErrorCode.INVALID_INPUT, told)
         return found

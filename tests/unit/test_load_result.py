@@ -85,7 +85,8 @@ def test_a_run_fits_the_schema_with_every_second_of_it():
     assert found.seconds[0].cpu_share == {"client": 0.2, "log": 0.5}
     assert [(mark.at_s, mark.what) for mark in found.marks] == [(1.5, "shard-0 gone")]
     assert found.orders_per_s == 2.0
-    assert found.model_extra == {}  # a field that is in no schema is not documented
+    for part in (found, *found.seconds, *found.marks, found.capacity, *found.capacity.steps):
+        assert part.model_extra == {}  # a field that is in no schema is not documented
 
 
 def test_strikes_that_were_planned_stand_for_the_deaths_that_they_are():
@@ -142,8 +143,21 @@ def test_another_schema_is_refused(tmp_path):
     path.write_text(json.dumps({**summary().to_json(), "schema_version": RESULT_SCHEMA + 1}))
     with pytest.raises(DefiniteError, match="this version knows"):
         LoadResult.read(path)
+    path.write_text(json.dumps({"schema_version": RESULT_SCHEMA + 1}))  # whatever became of its fields
+    with pytest.raises(DefiniteError, match=f"has schema {RESULT_SCHEMA + 1}"):
+        LoadResult.read(path)
     path.write_text(json.dumps(summary().to_json()))
     assert LoadResult.read(path) == result()
+
+
+def test_what_a_later_version_adds_is_kept(tmp_path):
+    path, plain = tmp_path / "a.json", summary().to_json()
+    for part in (plain, plain["seconds"][0], plain["marks"][0], plain["capacity"], plain["capacity"]["steps"][0]):
+        part["later"] = 7
+    path.write_text(json.dumps(plain))
+    found = LoadResult.read(path)
+    for part in (found, found.seconds[0], found.marks[0], found.capacity, found.capacity.steps[0]):
+        assert part.model_extra == {"later": 7}
 
 
 def test_the_page_needs_nothing_else_and_shows_what_happened(tmp_path):
