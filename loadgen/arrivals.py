@@ -17,6 +17,7 @@ from orchestrator.errors import DefiniteError, ErrorCode
 
 NS: Final = 1_000_000_000
 RATE_MAX: Final = 1_000_000
+SECONDS_MAX: Final = 86_400  # of whatever lasts
 ARRIVALS_MAX: Final = 50_000_000
 COUNTS: Final = frozenset({"count", "requests", "arrivals"})  # names of a second column that holds a number of arrivals
 _SEED_STEP: Final = 1_000_003
@@ -59,10 +60,10 @@ class Arrivals:
     seed: int = 1
 
     def __post_init__(self) -> None:
-        if not (0 < self.rate_per_s <= RATE_MAX and 0 < self.duration_s <= 86_400):  # noqa: PLR2004 - limits, said below
+        if not (0 < self.rate_per_s <= RATE_MAX and 0 < self.duration_s <= SECONDS_MAX):
             raise DefiniteError(
-                ErrorCode.INVALID_INPUT, f"--rate must be above 0, at most {RATE_MAX:,} a second, and --duration above 0, at "
-                f"most 86,400 s; got {self.rate_per_s} and {self.duration_s}")
+                ErrorCode.INVALID_INPUT, f"--rate must be above 0, at most {RATE_MAX:,} a second, and --duration with "
+                f"--warm-up above 0, at most {SECONDS_MAX:,} s; got {self.rate_per_s} and {self.duration_s}")
 
     @property
     def expected(self) -> int:

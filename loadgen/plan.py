@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from loadgen.arrivals import Schedule
+from loadgen.arrivals import SECONDS_MAX, Schedule
 from loadgen.driver import Times
 from loadgen.nemesis.beside import PlanText
 from loadgen.shapes import LineRange, Shape
@@ -112,14 +112,19 @@ class LoadPlan:
         timed = self.duration_s is not None
         alone = self.processes == 1
         return [
+            (self.capacity_p99_ms is not None and self.stock_share is not None,
+             "--find-capacity wants a rate at which nothing is refused: drop --stock-share"),
             (self.arrivals is not None and self.orders is not None,
              "--orders is for a closed loop: with --rate, say --duration"),
             (self.stock_share is not None and timed and self.orders is None,
              "--stock-share needs to know how much is ordered: give --orders too, or --rate"),
-            (self.warm_up_s < 0, f"--warm-up: {self.warm_up_s} s are no time"),
+            (not 0 <= self.warm_up_s <= SECONDS_MAX,
+             f"--warm-up must be from 0 to {SECONDS_MAX:,} s; got {self.warm_up_s}"),
+            (not 0 < self.patience_s <= SECONDS_MAX,
+             f"--patience must be above 0, at most {SECONDS_MAX:,} s; got {self.patience_s}"),
             (self.arrivals is not None and self.arrivals.duration_s <= self.warm_up_s, self._nothing_measured()),
-            (self.duration_s is not None and not 0 < self.duration_s <= 86_400,  # noqa: PLR2004 - said in the text
-             f"--duration must be above 0, at most 86,400 s; got {self.duration_s}"),
+            (self.duration_s is not None and not 0 < self.duration_s <= SECONDS_MAX,
+             f"--duration must be above 0, at most {SECONDS_MAX:,} s; got {self.duration_s}"),
             (self.orders is not None and self.orders < self.processes,
              f"--orders: {self.orders} cannot be shared by --processes {self.processes}: raise it or lower that"),
             (self.arrivals is None and self.concurrency < self.processes,

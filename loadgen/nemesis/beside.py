@@ -18,6 +18,7 @@ import ray
 from ray.exceptions import RayError
 from rich.console import Console
 
+from loadgen.arrivals import SECONDS_MAX
 from loadgen.nemesis.disks import strace_is_there
 from loadgen.nemesis.faults import OUTCOME_S_MAX, Nemesis, Strike
 from loadgen.nemesis.live import ChaosView
@@ -58,7 +59,11 @@ class PlanText:
                     ErrorCode.INVALID_INPUT,
                     f"--chaos: {part!r} is not like seed=7, seconds=30 or faults=kill+stop") from None
         parse_kinds(values.get("faults"), ON_ACTORS)
-        return cls(**values)
+        found = cls(**values)
+        if not 0 <= found.seconds <= SECONDS_MAX:
+            raise DefiniteError(
+                ErrorCode.INVALID_INPUT, f"--chaos: seconds must be from 0 to {SECONDS_MAX:,}; got {found.seconds}")
+        return found
 
     def plan(self, actors: list[str]) -> Plan:
         """The plan for these actors."""

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -168,12 +169,17 @@ def test_uniform_orders_spread_over_everything_and_hot_ones_share_one_sku():
 @pytest.mark.parametrize(("values", "told"), [
     ({"workload": "retial"}, "no 'retial'"), ({"workload": "hot", "trace": Path("x")}, "--trace is for"),
     ({"workload": "bank", "watch": True}, "--watch"), ({"workload": "a:b", "stock_share": Decimal(1)}, "--stock-share"),
-    ({"stock_share": Decimal(1), "duration_s": 1.0}, "--orders too"), ({"warm_up_s": -1.0}, "--warm-up"),
+    ({"stock_share": Decimal(1), "duration_s": 1.0}, "--orders too"),
     ({"duration_s": 0.0}, "--duration"), ({"processes": 2, "chaos": "usual"}, "--chaos"),
     ({"processes": 2, "returns": True, "trace": Path("x")}, "--returns"),
     ({"orders": 3, "processes": 5}, "--orders: 3 cannot be shared by --processes 5"),
     ({"concurrency": 1, "processes": 4}, "--concurrency: 1 cannot be shared by --processes 4"),
-    ({"capacity_p99_ms": 5.0, "orders": 5}, "--find-capacity"), ({"capacity_p99_ms": 5.0, "chaos": "usual"}, "drop --chaos")])
+    ({"capacity_p99_ms": 5.0, "orders": 5}, "--find-capacity"), ({"capacity_p99_ms": 5.0, "chaos": "usual"}, "drop --chaos"),
+    ({"capacity_p99_ms": 5.0, "stock_share": Decimal("0.9")}, "drop --stock-share"),
+    ({"capacity_p99_ms": 5.0, "stock_share": Decimal("0.9"), "duration_s": 5.0}, "drop --stock-share"),
+    *(({"patience_s": seconds}, "--patience must be") for seconds in (0.0, inf, nan, 86_401.0)),
+    *(({"warm_up_s": seconds}, "--warm-up must be") for seconds in (-1.0, inf, nan, 86_401.0)),
+    *(({"chaos": f"seconds={seconds}"}, "--chaos: seconds must be") for seconds in ("inf", "nan", "-1", "1e6"))])
 def test_what_does_not_go_together_is_refused(values, told):
     with pytest.raises(DefiniteError, match=told):
         plan(**values).check()
