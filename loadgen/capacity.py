@@ -16,7 +16,6 @@ from loadgen.workload import Told
 from orchestrator.errors import DefiniteError, ErrorCode
 
 STEP_S: Final = 5.0  # that are measured, where --duration says nothing
-WARM_UP_S: Final = 1.0
 CLOSE: Final = 1.05  # the search ends where the lowest rate that fails is within 5 % of the highest that holds
 LOWER: Final = 0.95  # of the rate, where it does not hold a second time
 RATE_MIN: Final = 2.0
@@ -105,8 +104,7 @@ class _Search:
     def __init__(self, plan: LoadPlan, found: Capacity, run: Run, console: Console) -> None:
         self.found, self._run, self._console = found, run, console
         self._step_s = STEP_S if plan.duration_s is None else plan.duration_s
-        warm_up_s = plan.warm_up_s or WARM_UP_S
-        self._plan = replace(plan, capacity_p99_ms=None, warm_up_s=warm_up_s, duration_s=None)
+        self._plan = replace(plan, capacity_p99_ms=None, duration_s=None)
 
     def closed_loop(self) -> float:
         """How many a second it does when driven by its answers, which is about the most there is."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.console import Console
 
-from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_share
+from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_search, parse_share
 from orchestrator.config import Transport
 from orchestrator.errors import DefiniteError, ErrorCode
 from orchestrator.terminal.answer import EXIT_BAD, EXIT_WRONG_USE, report_errors
@@ -24,14 +24,15 @@ App = Annotated[
     str | None, typer.Option(metavar="MODULE:ATTRIBUTE", help="The one that runs or ran there, else the workload's.")]
 Workload = Annotated[str, typer.Option(metavar="NAME", help="retail, uniform, hot, bank, or your own MODULE:SAGA.")]
 Orders = Annotated[int | None, typer.Option(min=1, help="How many; the whole trace, or 10,000 made ones.")]
-Concurrency = Annotated[int, typer.Option(min=1, max=100_000, help="Orders in flight.")]
+Concurrency = Annotated[int, typer.Option(min=1, max=100_000, help="Orders in flight, of a closed loop.")]
 Rate = Annotated[float | None, typer.Option(metavar="R", help="Open loop: R orders a second, refusals stay.")]
 Duration = Annotated[float | None, typer.Option(metavar="S", help="Place for S seconds; with --rate 10 by default.")]
-WarmUp = Annotated[float, typer.Option(metavar="S", help="Seconds before them that are not measured.")]
+WarmUp = Annotated[
+    float | None, typer.Option(metavar="S", help="Seconds before them that are not measured; 1 with --find-capacity.")]
 Arrivals = Annotated[Path | None, typer.Option(metavar="FILE", help="Open loop: when to place, from a CSV (.gz too).")]
 Processes = Annotated[int, typer.Option(min=1, max=26, help="That place orders.")]
 Find = Annotated[bool, typer.Option("--find-capacity", help="Search the highest rate with p99 within --p99-ms.")]
-P99 = Annotated[float, typer.Option(metavar="MS", min=0.1, help="The bound of --find-capacity.")]
+P99 = Annotated[float | None, typer.Option(metavar="MS", min=0.1, help="The bound of --find-capacity, 100 by default.")]
 Shards = Annotated[int | None, typer.Option(min=1, max=64, help="Orchestrators of an embedded deployment.")]
 Over = Annotated[Transport | None, typer.Option(help="What its processes call each other over.")]
 Seed = Annotated[int, typer.Option(help="Of made orders and simulated failures.")]
@@ -40,7 +41,7 @@ Lines = Annotated[str | None, typer.Option(metavar="MIN-MAX", help="Lines of mad
 Share = Annotated[
     str | None, typer.Option(metavar="SHARE", help="Opening stock (or money) as a share of what is ordered, e.g. 0.9.")]
 Returns = Annotated[bool, typer.Option("--returns", help="Replay matching credit notes as well.")]
-SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count rows that cannot be parsed.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Count rows of --trace that cannot be parsed.")]
 Faults = Annotated[
     list[str] | None, typer.Option(metavar="SERVICE.FAILURE=NUMBER", help="Simulated failure; repeatable.")]
 Patience = Annotated[float, typer.Option(min=0.1, help="Seconds until a missing outcome counts as unknown.")]
@@ -57,8 +58,8 @@ Result = Annotated[Path, typer.Argument(metavar="FILE", help="That --save or --j
 def load(  # noqa: PLR0917 - typer reads the options from the parameters
     context: typer.Context,
     workload: Workload = "retail", orders: Orders = None, concurrency: Concurrency = 256, rate: Rate = None,
-    duration: Duration = None, warm_up: WarmUp = 0.0, arrivals: Arrivals = None, processes: Processes = 1,
-    find_capacity: Find = False, p99_ms: P99 = 100.0, shards: Shards = None, transport: Over = None,  # noqa: FBT002
+    duration: Duration = None, warm_up: WarmUp = None, arrivals: Arrivals = None, processes: Processes = 1,
+    find_capacity: Find = False, p99_ms: P99 = None, shards: Shards = None, transport: Over = None,  # noqa: FBT002
     data: Data = DATA_DEFAULT, seed: Seed = 1, trace: TraceFile = None, lines: Lines = None, stock_share: Share = None,
     returns: Returns = False, skip_bad: SkipBad = False, fault: Faults = None, patience: Patience = 120.0,  # noqa: FBT002
     history: HistoryFile = None, watch: WatchToo = False, chaos: Chaos = None, app: App = None,  # noqa: FBT002
@@ -79,12 +80,13 @@ def load(  # noqa: PLR0917 - typer reads the options from the parameters
         if report is not None:
             check_library()
         _check_places(data, save, report)
-        schedule = parse_arrivals(rate, duration, seed, warm_up_s=warm_up, trace=arrivals)
+        bound_ms, warm_up_s = parse_search(p99_ms, warm_up, find=find_capacity)
+        schedule = parse_arrivals(rate, duration, seed, warm_up_s=warm_up_s, trace=arrivals)
         summary = run_load(
             LoadPlan(
                 data=data, app=app_for(workload, data, app), workload=workload, orders=orders, concurrency=concurrency,
-                arrivals=schedule, warm_up_s=warm_up, duration_s=None if schedule else duration, processes=processes,
-                capacity_p99_ms=p99_ms if find_capacity else None, shards=shards, transport=transport, seed=seed,
+                arrivals=schedule, warm_up_s=warm_up_s, duration_s=None if schedule else duration, processes=processes,
+                capacity_p99_ms=bound_ms, shards=shards, transport=transport, seed=seed,
                 trace=trace, lines=parse_lines(lines), stock_share=parse_share(stock_share), returns=returns,
                 skip_bad=skip_bad, faults=parse_faults(fault or []), patience_s=patience, history=history, watch=watch,
                 chaos=chaos),

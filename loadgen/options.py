@@ -13,6 +13,8 @@ from orchestrator.errors import DefiniteError, ErrorCode
 
 LINES_MAX = 1_000
 DURATION_S = 10.0
+BOUND_MS = 100.0
+STEP_WARM_UP_S = 1.0
 _FAULT = re.compile(r"([a-z][a-z0-9_]*)\.([a-z][a-z_]*)=([0-9.]+)")
 _LINES = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
@@ -61,6 +63,19 @@ def parse_share(text: str | None) -> Decimal | None:
         return None if text is None else Decimal(text)
     except InvalidOperation:
         raise DefiniteError(ErrorCode.INVALID_INPUT, f"--stock-share: {text!r} is no number such as 0.9") from None
+
+
+def parse_search(p99_ms: float | None, warm_up_s: float | None, *, find: bool) -> tuple[float | None, float]:
+    """The bound of a search for the capacity, None without one, and the warm-up: of its steps 1 s unless said, else none.
+
+    Raises:
+        DefiniteError: E_INVALID_INPUT.
+    """
+    if find:
+        return BOUND_MS if p99_ms is None else p99_ms, STEP_WARM_UP_S if warm_up_s is None else warm_up_s
+    if p99_ms is not None:
+        raise DefiniteError(ErrorCode.INVALID_INPUT, "--p99-ms is the bound of --find-capacity: give that too, or drop it")
+    return None, warm_up_s or 0.0
 
 
 def parse_arrivals(

@@ -30,7 +30,7 @@ class LoadPlan:
         app: import path of the app.
         workload: retail, uniform, hot, bank, or MODULE:SAGA.
         orders: how many; None: the whole trace, or `ORDERS_DEFAULT`.
-        concurrency: transactions in flight.
+        concurrency: transactions in flight of a closed loop.
         arrivals: an open loop instead: they arrive when they arrive, and what is refused stays refused.
         warm_up_s: what begins in the first seconds is not measured.
         duration_s: of a closed loop: nothing is placed after so long, the warm-up not counted.
@@ -99,6 +99,7 @@ class LoadPlan:
             (not made and self.workload != BANK and ":" not in self.workload,
              f"--workload: there is no {self.workload!r}: name {', '.join(Shape)}, {BANK}, or your own as MODULE:SAGA"),
             (self.returns and self.trace is None, "--returns needs --trace: made orders have no credit notes"),
+            (self.skip_bad and self.trace is None, "--skip-bad needs --trace: made orders have no rows"),
             (self.trace is not None and self.workload != Shape.RETAIL, "--trace is for the workload retail: drop one of them"),
             (self.lines is not None and self.trace is not None, "--lines is for made orders: drop it, or drop --trace"),
             (self.lines is not None and not made, f"--lines is for made orders: {self.workload} has no lines"),
@@ -193,7 +194,7 @@ class LoadPlan:
         duration_s = self.duration_s if arrivals is None else arrivals.duration_s - self.warm_up_s
         return {
             "data": str(self.data), "app": self.app, "workload": str(self.workload), "orders": self._orders_asked,
-            "concurrency": self.concurrency,
+            "concurrency": self.concurrency if arrivals is None else None,
             "rate_per_s": None if arrivals is None else arrivals.rate_per_s, "duration_s": duration_s,
             "warm_up_s": self.warm_up_s, "processes": self.processes, "capacity_p99_ms": self.capacity_p99_ms,
             "trace": None if self.trace is None else str(self.trace),

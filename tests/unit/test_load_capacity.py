@@ -92,6 +92,12 @@ def test_steps_last_as_long_as_was_said():
         plan.check()
 
 
+def test_steps_have_no_warm_up_where_none_was_asked_for():
+    deployment = Deployment(100)
+    search(deployment, warm_up_s=0.0)
+    assert {plan.warm_up_s for plan in deployment.plans} == {0.0}
+
+
 def test_a_rate_at_which_nothing_came_does_not_hold():
     deployment = Deployment(1_000)
     deployment.run = lambda plan: Placed(Tally(window_s=1.0, wall_s=1.0))

@@ -7,7 +7,7 @@ import pytest
 
 from loadgen.load import LoadPlan, check_attached, prepare
 from loadgen.open_loop import Arrivals
-from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_share
+from loadgen.options import parse_arrivals, parse_faults, parse_lines, parse_search, parse_share
 from loadgen.shapes import LineRange
 from orchestrator.config import Settings, Transport
 from orchestrator.errors import DefiniteError
@@ -115,3 +115,23 @@ def test_a_deployment_that_runs_is_not_asked_to_run_otherwise(values, told):
     ({"trace": Path("x")}, None)])
 def test_a_result_says_how_many_orders_were_asked_for(values, orders):
     assert plan(**values).to_json()["orders"] == orders
+
+
+def test_what_a_search_takes_is_refused_without_one_and_a_warm_up_of_nothing_is_none():
+    assert parse_search(None, None, find=False) == (None, 0.0)
+    assert parse_search(None, 3.0, find=False) == (None, 3.0)
+    assert parse_search(None, None, find=True) == (100.0, 1.0)
+    assert parse_search(20.0, 0.0, find=True) == (20.0, 0.0)
+    with pytest.raises(DefiniteError, match="--p99-ms is the bound of --find-capacity"):
+        parse_search(20.0, None, find=False)
+
+
+def test_a_result_of_an_open_loop_says_no_concurrency():
+    assert plan(concurrency=7).to_json()["concurrency"] == 7
+    assert plan(concurrency=7, arrivals=Arrivals(5.0, 1.0)).to_json()["concurrency"] is None
+
+
+@pytest.mark.parametrize("warm_up_s", [float("inf"), float("nan")])
+def test_a_warm_up_that_is_no_time_is_named_with_a_rate_too(warm_up_s):
+    with pytest.raises(DefiniteError, match="--warm-up"):
+        parse_arrivals(10.0, None, 1, warm_up_s=warm_up_s)

@@ -179,7 +179,8 @@ def test_uniform_orders_spread_over_everything_and_hot_ones_share_one_sku():
     ({"capacity_p99_ms": 5.0, "stock_share": Decimal("0.9"), "duration_s": 5.0}, "drop --stock-share"),
     *(({"patience_s": seconds}, "--patience must be") for seconds in (0.0, inf, nan, 86_401.0)),
     *(({"warm_up_s": seconds}, "--warm-up must be") for seconds in (-1.0, inf, nan, 86_401.0)),
-    *(({"chaos": f"seconds={seconds}"}, "--chaos: seconds must be") for seconds in ("inf", "nan", "-1", "1e6"))])
+    *(({"chaos": f"seconds={seconds}"}, "--chaos: seconds must be") for seconds in ("inf", "nan", "-1", "1e6")),
+    ({"skip_bad": True}, "--skip-bad needs --trace")])
 def test_what_does_not_go_together_is_refused(values, told):
     with pytest.raises(DefiniteError, match=told):
         plan(**values).check()
