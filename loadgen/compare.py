@@ -59,7 +59,7 @@ class Comparison:
             table.add_row(row.what, f"{row.first:,.6g}", f"{row.second:,.6g}", ratio)
         notes = [f"differs: {name}: {first} and {second}" for name, (first, second) in self.differing.items()]
         notes += [
-            f"[red]{name} is not ok: its audit or its history found something[/red]"
+            f"[red]{name} is not ok: see its audit, history, refusals and notes[/red]"
             for name, result in (("A", self._first), ("B", self._second)) if not result.ok]
         return Group(table, *notes)
 

@@ -58,7 +58,7 @@ def write_report(result: LoadResult, path: Path) -> None:
     """
     check_library()
     plots = "".join(f"<h2>{escape(title)}</h2>{_svg(plot, result)}" for title, plot in _plots(result))
-    verdict = "audit ok, history ok" if result.ok else f"NOT OK: {'; '.join(result.wrong_outcomes) or 'see the audit'}"
+    verdict = "audit ok, history ok" if result.ok else f"NOT OK: {'; '.join(result.wrong_outcomes) or 'see audit and notes'}"
     page = PAGE.format(
         run=escape(result.run), mood="" if result.ok else "bad", verdict=escape(verdict), tables=_tables(result), plots=plots)
     try:

@@ -161,16 +161,16 @@ def test_throughput_is_over_the_time_up_to_the_last_outcome_and_not_up_to_the_en
     client = ImmediateClient({"run-1-1": [None]})
     tally, _ = run(client, workload(40), patience_s=0.3, times=Times(duration_s=60))
     assert tally.orders.told == {Told.COMMITTED: 39, Told.UNKNOWN: 1}
-    assert 0 < tally.wall_s == tally.window_s < 0.2
-    assert tally.orders_per_s > 39 / 0.2
+    assert 0 < tally.wall_s == tally.window_s < 0.4
+    assert tally.orders_per_s > 39 / 0.4
 
 
 def test_time_in_which_a_deployment_that_hangs_is_waited_for_counts_up_to_the_end_of_the_duration():
     script = {f"run-1-{number}": [None] for number in range(4, 8)}
-    tally, _ = run(ImmediateClient(script), workload(40), patience_s=0.3, times=Times(duration_s=0.2))
+    tally, _ = run(ImmediateClient(script), workload(40), patience_s=0.3, times=Times(duration_s=0.4))
     assert tally.orders.told == {Told.COMMITTED: 4, Told.UNKNOWN: 4}
-    assert tally.window_s == pytest.approx(0.2)
-    assert tally.wall_s < 0.2
+    assert tally.window_s == pytest.approx(0.4)
+    assert tally.wall_s < 0.4
 
 
 def test_what_began_in_the_warm_up_and_is_never_answered_is_not_measured():
