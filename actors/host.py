@@ -25,7 +25,6 @@ from actors.writer import Writer
 from orchestrator import garbage
 from orchestrator.app import load_app
 from orchestrator.config import FaultSettings, Transport, unpack_settings
-from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.exchange import HOLD_S_MAX, Responder
 from orchestrator.logs import configure_logging, debug_enabled, log_event
@@ -55,6 +54,15 @@ INQUIRIES_MAX = 256  # in one call
 DOUBT_TICK_S_MAX = 1.0
 
 T = TypeVar("T")
+
+
+class _Manifest(msgspec.Struct, frozen=True):
+    """Which databases were created, by uuid, as far as a service has to know."""
+
+    services: dict[str, str]
+
+
+_MANIFESTS = msgspec.json.Decoder(_Manifest)
 _COMMANDS = msgspec.msgpack.Decoder(CommandBatch)
 
 
@@ -74,6 +82,11 @@ class OwnerPort(Protocol):
         Raises:
             IndefiniteError: the log did not answer.
         """
+
+
+def database_path(data_dir: Path, service: str) -> Path:
+    """Where a service's database lies."""
+    return data_dir / "services" / f"{service}.sqlite"
 
 
 class ServiceHost:
@@ -212,8 +225,7 @@ class ServiceHost:
 
     async def _open_store(self) -> Store:
         """The database, tried again while the disk is full or failing: nothing is held meanwhile, and nobody is answered."""
-        manifest = DataDirectory(self._spec.data_dir).manifest()
-        expected = "" if manifest is None else manifest.services.get(self._spec.name, "")  # of databases made without one
+        expected = _expected_uuid(Path(self._spec.data_dir), self._spec.name)
         opening = partial(Store, self._path(), self._spec.name, self._spec.run, expected_uuid=expected)
         while True:
             store, failure = await self._writer.result(partial(_attempt, opening))
@@ -384,7 +396,7 @@ class ServiceHost:
         log_event("refused", level="ERROR", service=self._spec.name, code=error.code, message=error.message)
 
     def _path(self) -> Path:
-        return DataDirectory(self._spec.data_dir).service_path(self._spec.name)
+        return database_path(Path(self._spec.data_dir), self._spec.name)
 
 
 def _remote_owners(deployment: str, transport: Transport, refused: Counter[str]) -> OwnerPort:
@@ -420,6 +432,17 @@ def _describe(path: Path, transaction: str) -> bytes:
         return msgspec.msgpack.encode(list(reader.rows(transaction)))
     finally:
         reader.close()
+
+
+def _expected_uuid(data_dir: Path, service: str) -> str:
+    """The uuid in the manifest of what was created; "" where the databases were created without one."""
+    manifest = data_dir / "created.json"
+    if not manifest.exists():
+        return ""
+    try:
+        return _MANIFESTS.decode(manifest.read_bytes()).services.get(service, "")
+    except msgspec.MsgspecError as error:
+        raise DefiniteError(ErrorCode.DATA_DIR, f"{manifest} is damaged: {error}; restore it, nothing was changed") from None
 
 
 def _monotonic_ms() -> int:

@@ -8,12 +8,11 @@ import pytest
 from pydantic import BaseModel
 
 from actors import host as host_module
-from actors.host import ServiceHost
+from actors.host import ServiceHost, database_path
 from actors.service import Refused, Service, State
 from actors.store import Store
 from orchestrator.app import App, LedgerRow, ParticipantSpec
 from orchestrator.config import FaultSettings, LogLevel, make_settings
-from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.logs import configure_logging
 from orchestrator.protocol.identifiers import make_id
@@ -109,8 +108,8 @@ class Rig:
     def __init__(self, data_dir, **settings):
         self.data_dir, self.owner = data_dir, Owner()
         purse.gate, purse.asked = asyncio.Event(), 0
-        if not DataDirectory(data_dir).service_path("purse").exists():
-            purse.create(DataDirectory(data_dir).service_path("purse"))
+        if not database_path(data_dir, "purse").exists():
+            purse.create(database_path(data_dir, "purse"))
         spec = ParticipantSpec("purse", f"{__name__}:app", str(data_dir), "test", "run", make_settings(**settings).pack())
         self.host = ServiceHost(spec, self.owner)
 
@@ -202,13 +201,13 @@ async def test_a_missing_database_is_never_made(rig_of, tmp_path):
     rig = rig_of()
     await rig.one(message(P))
     await rig.host.close()
-    DataDirectory(tmp_path).service_path("purse").unlink()
+    database_path(tmp_path, "purse").unlink()
     spec = ParticipantSpec("purse", f"{__name__}:app", str(tmp_path), "test", "run", make_settings().pack())
     again = ServiceHost(spec, rig.owner)
     payload = encode(CommandBatch(1, "shard-0", "a", [message(P)]))
     (reply,) = msgspec.msgpack.decode(await again.exchange(payload), type=ReplyBatch).replies
     assert reply.code == "E_STORE_REFUSED"
-    assert not DataDirectory(tmp_path).service_path("purse").exists()
+    assert not database_path(tmp_path, "purse").exists()
     await again.close()
 
 
@@ -237,7 +236,7 @@ async def test_a_failing_disk_is_waited_for(rig_of, monkeypatch):
 async def test_damage_found_while_serving_refuses(rig_of, tmp_path):
     rig = rig_of()
     await rig.one(message(R))
-    with sqlite3.connect(DataDirectory(tmp_path).service_path("purse")) as connection:
+    with sqlite3.connect(database_path(tmp_path, "purse")) as connection:
         connection.execute("UPDATE ledger SET attempts = 77")
     connection.close()
     pending = asyncio.create_task(rig.exchange(message(R)))

@@ -16,12 +16,11 @@ import msgspec
 import pytest
 from pydantic import BaseModel
 
-from actors.host import ServiceHost
+from actors.host import ServiceHost, database_path
 from actors.service import Service, State
 from orchestrator import watchdog as watchdog_module
 from orchestrator.app import App, ParticipantSpec
 from orchestrator.config import Settings
-from orchestrator.deployment import DataDirectory
 from orchestrator.log.actor import LogSpec, TransactionLog
 from orchestrator.log.store import create_log
 from orchestrator.protocol.identifiers import make_id, partition_of_key
@@ -199,7 +198,7 @@ async def found_out(ends: Ends) -> tuple[str, int, str]:
 
 
 def participant(path) -> ServiceHost:
-    Slow().create(DataDirectory(path).service_path("slow"))
+    Slow().create(database_path(path, "slow"))
     return ServiceHost(ParticipantSpec("slow", f"{__name__}:app", str(path), "test", "run", SHORT.pack()), Owner())
 
 
