@@ -219,7 +219,7 @@ def test_a_feed_that_gives_up_ends_the_run_with_its_error():
 def test_a_feed_that_fails_while_answers_come_ends_the_run_with_its_error():
     class Failing(OrderFeed):
         def take(self):
-            if self._next_order == 5:
+            if len(self.told) == 5:
                 raise ZeroDivisionError
             return super().take()
 
