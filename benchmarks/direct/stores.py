@@ -59,7 +59,7 @@ class DirectStores:
             lock = directory.lock()
             undo.callback(lock.release)
             manifest = directory.create_databases(self.app, create_log)
-            self.log = LogStore(directory.log_path, RUN, retention_ms, expected_uuid=manifest.log)
+            self.log = LogStore(directory.log_path, RUN, retention_ms, expected_uuid=manifest.log, clock=now_ms)
             undo.callback(self.log.close)
             self.services: dict[str, Store] = {}
             for service in self.app.services:

@@ -15,7 +15,7 @@ import pytest
 from actors.ledger import Row
 from actors.runner import BatchRunner, Work
 from actors.store import Retention, Store, row_of, value_crc
-from benchmarks import orders
+from benchmarks import orders, past
 from benchmarks.direct.stores import DirectStores
 from benchmarks.direct.writer import OrderWriter
 from benchmarks.past import write_history
@@ -125,6 +125,15 @@ def test_a_history_is_right_and_a_log_goes_on_from_it(history: Path) -> None:
     assert report.to_json()["committed"] == 60
     log = LogStore(DataDirectory(history).log_path, "next", 3_600_000, ballast_bytes=0)
     assert log.open_count == 0
+    log.close()
+
+
+def test_a_deployment_forgets_a_history_from_the_first_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(past, "GROUP", 10)
+    write_history(tmp_path / "data", 60, plan=PLAN, span_ms=600_000)
+    log = LogStore(DataDirectory(tmp_path / "data").log_path, "next", 600_000)
+    began_ms = now_ms() - 600_000
+    assert abs(log.watermark_ms - began_ms) < 120_000, "a watermark that lies far behind takes its time to catch up"
     log.close()
 
 
