@@ -13,7 +13,7 @@ import psutil
 from orchestrator.app import App
 from orchestrator.database import open_reader
 from orchestrator.deployment import DataDirectory
-from orchestrator.protocol.identifiers import oldest_id
+from orchestrator.protocol.identifiers import began_ms_of, oldest_id
 from orchestrator.protocol.records import State
 
 MB = 1 << 20
@@ -29,6 +29,7 @@ class Snapshot(msgspec.Struct, frozen=True):
         commits: local transactions made durable, by database; each is one fsync.
         size: of the databases, what is still in their write-ahead logs included, bytes.
         appends: calls of the transaction log, by all shards.
+        oldest_ms: when the oldest transaction began that each database still knows, Unix ms; absent where there is none.
     """
 
     rss: dict[str, int]
@@ -36,6 +37,7 @@ class Snapshot(msgspec.Struct, frozen=True):
     commits: dict[str, int]
     size: dict[str, int]
     appends: int
+    oldest_ms: dict[str, int]
 
 
 def look(statuses: Sequence[Mapping[str, Any]], data: Path, app: App) -> Snapshot:
@@ -52,10 +54,13 @@ def look(statuses: Sequence[Mapping[str, Any]], data: Path, app: App) -> Snapsho
             process = psutil.Process(status["pid"])
             rss[status["name"]] = process.memory_info().rss
             written[status["name"]] = process.io_counters().write_bytes
-    commits, size = {}, {}
+    commits, size, oldest_ms = {}, {}, {}
     for name, path in database_paths(data, app).items():
         commits[name], size[name] = _commits_and_size(path)
-    return Snapshot(rss, written, commits, size, _appends(DataDirectory(data).log_path))
+        oldest = _oldest(path, "transactions" if name == LOG_ROLE else "ledger")
+        if oldest is not None:
+            oldest_ms[name] = began_ms_of(oldest)
+    return Snapshot(rss, written, commits, size, _appends(DataDirectory(data).log_path), oldest_ms)
 
 
 def database_paths(data: Path, app: App) -> dict[str, Path]:
@@ -66,7 +71,10 @@ def database_paths(data: Path, app: App) -> dict[str, Path]:
 
 
 def figures(before: Snapshot, after: Snapshot, orders: int) -> dict[str, float]:
-    """What passed between two looks, by order; commits also by database, bytes written also by actor."""
+    """What passed between two looks, by order; commits also by database, bytes written also by actor.
+
+    `forgotten_s.NAME` is how much of the past a database has forgotten meanwhile, in seconds of that past.
+    """
     found = {
         "bytes_on_disk_per_order": _grown(before.size, after.size) / orders,
         "bytes_written_per_order": _grown(before.written, after.written) / orders,
@@ -78,6 +86,8 @@ def figures(before: Snapshot, after: Snapshot, orders: int) -> dict[str, float]:
         found[f"bytes_on_disk_per_order.{name}"] = (after.size[name] - before.size[name]) / orders
     for name in after.written.keys() & before.written.keys():
         found[f"bytes_written_per_order.{name}"] = (after.written[name] - before.written[name]) / orders
+    for name in after.oldest_ms.keys() & before.oldest_ms.keys():
+        found[f"forgotten_s.{name}"] = (after.oldest_ms[name] - before.oldest_ms[name]) / 1_000
     return found
 
 
@@ -120,6 +130,12 @@ def _commits_and_size(path: Path) -> tuple[int, int]:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
     return int(sequence), int(pages) * int(page_bytes)
+
+
+def _oldest(path: Path, table: str) -> str | None:
+    with closing(open_reader(path)) as connection:
+        (oldest,) = connection.execute(f"SELECT min(txn) FROM {table}").fetchone()  # noqa: S608 - of two constants
+    return None if oldest is None else str(oldest)
 
 
 def _appends(log: Path) -> int:

@@ -13,13 +13,15 @@ from actors.ledger import Row, RowState
 from actors.store import Store, create_store
 from benchmarks import orders, verdict
 from benchmarks.asynchronous import AsyncPort
+from benchmarks.direct.stores import DirectStores
 from benchmarks.execution import FailedRunError, execute
-from benchmarks.observed import Snapshot, figures, size_of
+from benchmarks.observed import Snapshot, figures, look, size_of
 from benchmarks.plan import Measured, Plan, System
 from benchmarks.systems.recovery import last_prepared, served_again
 from benchmarks.threaded import ThreadedPort
 from loadgen.tally import Tally
 from loadgen.workload import PLACE_ORDER, Told
+from orchestrator.app import load_app
 from orchestrator.deployment import DataDirectory
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
 from orchestrator.outcome import Handle, Outcome, OutcomeKind
@@ -27,10 +29,10 @@ from orchestrator.protocol.identifiers import make_id
 
 BEFORE = Snapshot(
     rss={"log": 100}, written={"log": 1_000, "gone": 5}, commits={"log": 10, "payment": 4}, size={"log": 500, "payment": 100},
-    appends=3)
+    appends=3, oldest_ms={"log": 1_000, "payment": 2_000})
 AFTER = Snapshot(
     rss={"log": 150}, written={"log": 3_000, "new": 9}, commits={"log": 30, "payment": 14}, size={"log": 900, "payment": 300},
-    appends=13)
+    appends=13, oldest_ms={"log": 61_000, "shipping": 2_000})
 
 
 def test_what_passed_between_two_looks() -> None:
@@ -40,6 +42,16 @@ def test_what_passed_between_two_looks() -> None:
     assert found["bytes_on_disk_per_order"] == pytest.approx(60)
     assert found["bytes_written_per_order"] == pytest.approx(200), "a process that was not seen twice does not count"
     assert found["log_appends_per_order"] == pytest.approx(1.0)
+    assert {name: value for name, value in found.items() if name.startswith("forgotten_s")} == {"forgotten_s.log": 60.0}
+
+
+def test_the_oldest_that_a_database_knows(tmp_path: Path) -> None:
+    app = load_app("actors.orders:app")
+    with DirectStores(tmp_path, lambda: 5_000) as stores:
+        assert look([], tmp_path, app).oldest_ms == {}
+        stores.open_books("books", {"stock": [], "accounts": [{"account": "ann", "amount_minor": 5}]})
+        found = look([], tmp_path, app).oldest_ms
+    assert found == {"log": 5_000, "inventory": 5_000, "payment": 5_000}
 
 
 def test_the_ballast_is_no_data(tmp_path: Path) -> None:
