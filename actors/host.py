@@ -108,7 +108,7 @@ class ServiceHost:
         self._owner = owner or _remote_owners(spec.deployment, self._settings.transport, self._endpoint.refused)
         self._state, self._detail = "recovering", ""
         self._opened = asyncio.Event()  # set once it serves, or refuses
-        self._responder: Responder[Reply] = Responder()
+        self._responder: Responder[Reply] = Responder(lambda reply: len(reply.result))
         self._doubts = Doubts(self._settings.in_doubt_after_ms)
         self._retention = Retention()
         self._pending: list[Work] = []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.errors import IndefiniteError
+from orchestrator.exchange import fitting
 from orchestrator.protocol.counts import Histogram
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.records import (
@@ -25,6 +26,7 @@ LAZY_S = 0.05  # an Ended record waits so long for company: losing it only repea
 AGAIN_S_MIN = 0.02
 AGAIN_S_MAX = 0.5
 BATCH_MAX = 2_000
+BATCH_BYTES_MAX = 32 * 1024 * 1024  # of inputs in one append; one that is longer goes alone
 
 
 class AppendPort(Protocol):
@@ -102,9 +104,11 @@ class Appender:
             self._go(hurry=not all(isinstance(record, Ended) for record in self._queue))
 
     async def _append(self) -> None:
-        if len(self._queue) > BATCH_MAX:  # what ends work goes before what begins some; a stable order keeps the rest
+        count = _fitting(self._queue)
+        if count < len(self._queue):  # what ends work goes before what begins some; a stable order keeps the rest
             self._queue.sort(key=_begins)
-        batch, self._queue = self._queue[:BATCH_MAX], self._queue[BATCH_MAX:]
+            count = _fitting(self._queue)
+        batch, self._queue = self._queue[:count], self._queue[count:]
         fenced = [(r, AppendResult(AppendStatus.FENCED)) for r in batch if partition_of(r.transaction) not in self._epochs]
         batch = [r for r in batch if partition_of(r.transaction) in self._epochs]
         records = [EpochRecord(self._epochs[partition_of(r.transaction)], r) for r in batch]
@@ -132,3 +136,11 @@ class Appender:
 
 def _begins(record: Record) -> bool:
     return isinstance(record, Begun)
+
+
+def _fitting(queue: list[Record]) -> int:
+    return fitting(queue[:BATCH_MAX], _length, BATCH_BYTES_MAX)
+
+
+def _length(record: Record) -> int:
+    return len(record.input) if isinstance(record, Begun) else 0

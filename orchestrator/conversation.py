@@ -184,6 +184,7 @@ class Conversation:
             settles=lambda outcome, _: outcome.status is not OutcomeStatus.RETRY,
             key_of_result=_number,
             gather_s_max=GATHER_S_MAX,
+            weigh=lambda request: len(request.input) if isinstance(request, SubmitRequest) else 0,
         )
 
     def _flush(self) -> None:

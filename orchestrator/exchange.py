@@ -11,15 +11,17 @@ when another one answers than before: a responder's successor, or one that has f
 from __future__ import annotations
 
 import asyncio
+import itertools
 import uuid
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from typing import Generic, Protocol, TypeVar
 
 from orchestrator.errors import IndefiniteError
 
 CALLS_IN_FLIGHT = 2
 BATCH_MAX = 1_024
+BATCH_BYTES_MAX = 32 * 1024 * 1024  # in one call, and in one answer; what is longer by itself goes alone
 GATHER_S_MIN = 0.002
 GATHER_S_MAX = 0.05
 PATIENCE_S = 0.01  # what nobody waits for leaves with the next operation that somebody does, or after so long
@@ -31,6 +33,15 @@ RECONNECT_S_MAX = 0.1
 
 Op = TypeVar("Op")
 Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+
+def fitting(items: Collection[Item], weigh: Callable[[Item], int], bytes_max: int) -> int:
+    """How many of the first items have no more bytes together; one at least."""
+    if sum(map(weigh, items)) <= bytes_max:
+        return len(items)
+    sums = itertools.accumulate(map(weigh, items))
+    return max(sum(1 for _ in itertools.takewhile(lambda so_far: so_far <= bytes_max, sums)), 1)
 
 
 class Port(Protocol):
@@ -59,6 +70,7 @@ class Caller(Generic[Op, Result]):
         gather_s_max: longest time that operations gather behind a call that carries others, seconds.
         patient: whether nobody waits for an operation, so that it may leave a little later, in company.
         first: what leaves before the rest where not all of it fits into a call: what ends work, before what begins some.
+        weigh: about how many bytes an operation adds to a call.
     """
 
     def __init__(
@@ -75,6 +87,7 @@ class Caller(Generic[Op, Result]):
         gather_s_max: float = GATHER_S_MAX,
         patient: Callable[[Op], bool] = lambda _: False,
         first: Callable[[Op], bool] = lambda _: False,
+        weigh: Callable[[Op], int] = lambda _: 0,
     ) -> None:
         self._port, self._encode, self._decode, self._deliver = port, encode, decode, deliver
         self._key, self._settles, self._key_of_result, self._lost = key, settles, key_of_result, lost
@@ -85,7 +98,7 @@ class Caller(Generic[Op, Result]):
         self._carrying = 0  # calls under way that took operations along
         self._round_s = GATHER_S_MIN  # moving average of what such a call takes
         self._gather_s_max = gather_s_max
-        self._patient, self._first = patient, first
+        self._patient, self._first, self._weigh = patient, first, weigh
         self._hurry = False  # somebody waits for something unsent
         self._patience: asyncio.TimerHandle | None = None
         self._gathered: asyncio.TimerHandle | None = None
@@ -154,16 +167,20 @@ class Caller(Generic[Op, Result]):
             self._start(self._take())
 
     def _take(self) -> list[Op]:
-        if len(self._unsent) <= BATCH_MAX:
-            batch = list(self._unsent.values())
+        batch = list(self._unsent.values())
+        if len(batch) <= BATCH_MAX and fitting(batch, self._weigh, BATCH_BYTES_MAX) == len(batch):
             self._unsent.clear()
             self._hurry = False
             if self._patience is not None:
                 self._patience.cancel()
                 self._patience = None
             return batch
-        keys = sorted(self._unsent, key=lambda key: not self._first(self._unsent[key]))[:BATCH_MAX]  # stable
-        return [self._unsent.pop(key) for key in keys]
+        batch.sort(key=lambda operation: not self._first(operation))  # stable
+        batch = batch[:BATCH_MAX]
+        batch = batch[:fitting(batch, self._weigh, BATCH_BYTES_MAX)]
+        for operation in batch:
+            del self._unsent[self._key(operation)]
+        return batch
 
     def _start(self, batch: list[Op]) -> None:
         call = asyncio.get_running_loop().create_task(self._call(batch))
@@ -264,10 +281,14 @@ class Responder(Generic[Result]):
 
     A conversation is what this responder knows of one caller, from the caller's first call until it is forgotten. Answers name
     it, so that a caller learns that what it sent before is not known any more.
+
+    Args:
+        weigh: about how many bytes a result adds to an answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, weigh: Callable[[Result], int] = lambda _: 0) -> None:
         self.busy = False
+        self._weigh = weigh
         self._peers: dict[str, _Peer[Result]] = {}
 
     def open(self, peer_name: str) -> None:
@@ -296,8 +317,7 @@ class Responder(Generic[Result]):
         peer.seen_s = loop.time()
         fresh, peer.fresh = peer.fresh, False
         if peer.ready or (fresh and empty):
-            ready, peer.ready = peer.ready, []
-            return ready
+            return self._portion(peer)
         waiter: asyncio.Future[list[Result]] = loop.create_future()
         peer.waiting.append(waiter)
         timer = loop.call_later(HOLD_S_MAX, _release, waiter)
@@ -312,14 +332,13 @@ class Responder(Generic[Result]):
     def put(self, peer_name: str, results: list[Result]) -> None:
         """Make results ready; they leave with the oldest waiting call, or with the next one to come."""
         peer = self._peers.get(peer_name)
-        if peer is None or not results:
+        if peer is None:
             return
-        while peer.waiting:
+        peer.ready.extend(results)
+        while peer.ready and peer.waiting:
             waiter = peer.waiting.popleft()
             if not waiter.done():
-                waiter.set_result(results)
-                return
-        peer.ready.extend(results)
+                waiter.set_result(self._portion(peer))
 
     def idle(self) -> None:
         """The batch under way has ended: older calls that got nothing from it return, so that their callers can send."""
@@ -332,6 +351,12 @@ class Responder(Generic[Result]):
         peer = self._peers.pop(peer_name, None)
         for waiter in peer.waiting if peer else ():
             _release(waiter)
+
+    def _portion(self, peer: _Peer[Result]) -> list[Result]:
+        """What is ready, or as much of it as an answer may hold."""
+        count = fitting(peer.ready, self._weigh, BATCH_BYTES_MAX) if peer.ready else 0
+        portion, peer.ready = peer.ready[:count], peer.ready[count:]
+        return portion
 
     def _release_older(self, peer: _Peer[Result]) -> None:
         while not self.busy and len(peer.waiting) > 1:

@@ -34,17 +34,15 @@ from orchestrator.protocol.messages import (
     Command,
     CommandBatch,
     Inquiry,
-    Kind,
     OutcomeBatch,
     OutcomeMessage,
     OutcomeStatus,
     Reply,
-    ReplyBatch,
-    Status,
 )
 from orchestrator.protocol.records import AppendReply, AppendResult, Record, StoredTransaction, TakeRequest, encode
 from orchestrator.protocol.standing import Standing, standing_of
 from orchestrator.protocol.strangers import Strangers
+from orchestrator.service_caller import service_caller
 from orchestrator.transport import RemoteLog, service_actor, way_to
 from orchestrator.watchdog import Watchdog
 
@@ -54,7 +52,6 @@ if TYPE_CHECKING:
 AGAIN_S = 0.05
 
 _CLIENT_BATCH = msgspec.msgpack.Decoder(ClientBatch)
-_REPLIES = msgspec.msgpack.Decoder(ReplyBatch)
 _INQUIRIES = msgspec.msgpack.Decoder(list[Inquiry])
 
 
@@ -83,7 +80,7 @@ class Shard:
         self._endpoint = Endpoint({"exchange": self.exchange, "inquire": self.inquire})
         self._way_to = way_to(spec.deployment, self._settings.transport, self._endpoint.refused)
         self._log = RemoteLog(self._way_to)
-        self._clients: Responder[OutcomeMessage] = Responder()
+        self._clients: Responder[OutcomeMessage] = Responder(_length)
         self._services: dict[str, Caller[Command, Reply]] = {}
         self._exempt: list[str] = []
         self._clock_base_ms = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
@@ -246,18 +243,9 @@ class Shard:
                 self._spans.received(replies)
             self._apply(self._core.receive(replies, self._now_ms()))
 
-        return Caller(
-            self._way_to(service_actor(service), "exchange"),
-            encode=self._encode_commands,
-            decode=_decode_replies,
-            deliver=received,
-            key=lambda command: (command.transaction, command.step),
-            settles=_settles,
-            patient=_finishes,  # the caller has been told the outcome
-            first=_finishes,
-            key_of_result=lambda reply: (reply.transaction, reply.step),
-            lost=lambda error: self._lost(service, error),
-        )
+        return service_caller(
+            self._way_to(service_actor(service), "exchange"), encode=self._encode_commands, deliver=received,
+            lost=lambda error: self._lost(service, error))
 
     def _lost(self, service: str, error: IndefiniteError) -> None:
         self._meter.lost(service)
@@ -424,17 +412,6 @@ def _traceback(error: object) -> str:
     return "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
 
 
-def _finishes(command: Command) -> bool:
-    return command.kind is not Kind.PREPARE
-
-
-def _settles(reply: Reply, command: Command) -> bool:
-    """A vote or an ack ends the command whatever its attempt; a transient answer only that attempt."""
-    if reply.kind is not command.kind:
-        return False
-    return reply.attempt >= command.attempt or reply.status in (Status.YES, Status.NO, Status.ACK, Status.VIOLATION)
-
-
 def _retry_all(batch: ClientBatch) -> list[OutcomeMessage]:
     numbers = [r.number for r in batch.submits] + [r.number for r in batch.cancels]
     numbers += [r.number for r in batch.lookups] + [r.number for r in batch.acts]
@@ -445,6 +422,5 @@ def _not_now(number: int, why: str) -> OutcomeMessage:
     return OutcomeMessage(number, "", OutcomeStatus.RETRY, [], ErrorCode.NOT_READY, why)
 
 
-def _decode_replies(answer: bytes) -> tuple[str, list[Reply]]:
-    batch = _REPLIES.decode(answer)
-    return batch.conversation, batch.replies
+def _length(outcome: OutcomeMessage) -> int:
+    return sum(len(step.result) for step in outcome.results) if outcome.results else 0

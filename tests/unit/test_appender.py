@@ -48,8 +48,8 @@ def decided(number: int) -> Decided:
     return Decided(txn(number), Decision.COMMIT, 5)
 
 
-def begun(number: int) -> Begun:
-    return Begun(txn(number), f"k{number}", b"", "s", 1, b"", 1, 2, 3)
+def begun(number: int, payload: bytes = b"") -> Begun:
+    return Begun(txn(number), f"k{number}", b"", "s", 1, payload, 1, 2, 3)
 
 
 def appender_of(log: Log, told: list) -> Appender:
@@ -123,3 +123,14 @@ async def test_records_of_a_partition_that_was_dropped_come_back_fenced() -> Non
     await until(lambda: len(told) == 2)
     assert {record.transaction: result.status for record, result in told} == {
         gone.transaction: AppendStatus.FENCED, txn(2): AppendStatus.STORED}
+
+
+async def test_long_inputs_are_appended_a_few_at_a_time(monkeypatch) -> None:
+    monkeypatch.setattr(appender, "BATCH_BYTES_MAX", 10)
+    log, told = Log(), []
+    records = [begun(1, b"four"), decided(9), begun(2, b"five5"), begun(3, b"longer than an append may be"), begun(4, b"y")]
+    appender_of(log, told).add(records)
+    await until(lambda: len(told) == len(records))
+    first = [records[1], records[0], records[2]]  # what ends work before what begins some
+    assert [[item.record for item in request.records] for request in log.requests] == [first, records[3:4], records[4:]]
+    assert [record for record, _ in told] == first + records[3:]

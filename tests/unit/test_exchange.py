@@ -121,6 +121,32 @@ async def test_what_ends_work_leaves_before_what_begins_some(monkeypatch) -> Non
     await caller.close()
 
 
+async def test_what_is_long_leaves_in_several_calls(monkeypatch) -> None:
+    monkeypatch.setattr(exchange, "BATCH_BYTES_MAX", 10)
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered, weigh=lambda op: len(op.key))
+    caller.send([Op("four"), Op("five5"), Op("x"), Op("longer than a call may be"), Op("y")])
+    for carried in (["four", "five5", "x"], ["longer than a call may be"], ["y"]):
+        await until(lambda carried=carried: port.calls and [op.key for op in port.calls[-1]] == carried)
+        port.responder.put("peer", port.calls[-1])
+    await until(lambda: not caller.outstanding)
+    assert len(delivered) == 5
+    await caller.close()
+
+
+async def test_long_results_are_fetched_in_several_calls(monkeypatch) -> None:
+    monkeypatch.setattr(exchange, "BATCH_BYTES_MAX", 10)
+    responder: Responder[Op] = Responder(lambda op: len(op.key))
+    waiting = asyncio.create_task(responder.collect("peer"))
+    await asyncio.sleep(0)
+    results = [Op("four"), Op("five5"), Op("x"), Op("longer than a call may be"), Op("y")]
+    responder.put("peer", results)
+    assert await waiting == results[:3]
+    assert await responder.collect("peer") == results[3:4]
+    responder.put("peer", [Op("z")])
+    assert await responder.collect("peer") == [Op("y"), Op("z")]
+
+
 async def test_a_newer_call_makes_the_older_answer_when_nothing_is_running() -> None:
     port, delivered = Port(), []
     caller = caller_of(port, delivered)
