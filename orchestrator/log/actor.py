@@ -33,8 +33,8 @@ from orchestrator.watchdog import Watchdog
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-PURGE_EVERY_S = 60.0
-PURGE_LIMIT = 2_000  # transactions a turn: appends wait behind one turn only
+PURGE_EVERY_S = 10.0
+PURGE_LIMIT = 256  # transactions a turn, about 10 ms: appends wait behind one turn only
 FULL_RETRY_S = 1.0
 READERS = 2
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,7 +15,7 @@ from orchestrator.errors import DefiniteError, IndefiniteError
 from orchestrator.log import actor as actor_module
 from orchestrator.log.actor import LogSpec, TransactionLog
 from orchestrator.log.reader import TransactionQuery, TransactionSummary
-from orchestrator.log.store import create_log
+from orchestrator.log.store import LogStore, create_log
 from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.records import (
     AppendReply,
@@ -86,6 +87,34 @@ async def test_what_is_stored_is_read(log: TransactionLog) -> None:
     assert len(msgspec.msgpack.decode(await log.history(TXN))) == 1
     described = msgspec.msgpack.decode(await log.describe())
     assert (described["records"], described["open"]) == (1, 1)
+
+
+async def test_others_wait_for_one_turn_of_a_purge_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started, gate, limits = threading.Event(), threading.Semaphore(0), []
+
+    def purge(_store: LogStore, _now_ms: int, limit: int) -> int:
+        limits.append(limit)
+        started.set()
+        assert gate.acquire(timeout=10)
+        return limit  # there is always more
+
+    monkeypatch.setattr(LogStore, "purge", purge)
+    monkeypatch.setattr(actor_module, "PURGE_EVERY_S", 0.0)
+    create_log(tmp_path / "log" / "log.sqlite")
+    log = TransactionLog(spec(tmp_path))
+    await asyncio.to_thread(started.wait, 10)
+    report = asyncio.create_task(
+        log.register_store(msgspec.msgpack.encode({"name": "payment", "uuid": "u", "sequence": 5})))
+    await asyncio.sleep(0)
+    gate.release()
+    assert await report == b""
+    assert limits == [actor_module.PURGE_LIMIT] * len(limits)
+    assert len(limits) <= 2
+    assert log._purging is not None
+    log._purging.cancel()
+    gate.release(2)
+    log._writer.close()
+    log._readers.shutdown()
 
 
 async def test_owners(log: TransactionLog) -> None:
