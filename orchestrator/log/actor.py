@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 PURGE_EVERY_S = 10.0
-PURGE_LIMIT = 256  # transactions a turn, about 10 ms: appends wait behind one turn only
+PURGE_LIMIT = 256  # transactions a turn, some 20 ms: appends wait behind one turn only
 FULL_RETRY_S = 1.0
 READERS = 2
 

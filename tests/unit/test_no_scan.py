@@ -1,4 +1,4 @@
-"""No statement of a store's writer reads through a table that grows with the history, whatever it is asked for."""
+"""No statement of a store's writer reads through a table that grows with the history, but for a handler that wants all keys."""
 
 from __future__ import annotations
 
