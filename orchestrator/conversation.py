@@ -35,7 +35,7 @@ from orchestrator.protocol.records import encode
 RETRY_S = 0.05
 WAITING_MAX = 100_000
 FULL_RETRY_MS = 100
-GATHER_S_MAX = 0.002  # a call to a shard stays open until some order has its outcome: do not wait for that
+GATHER_S_MAX = 0.005  # a call to a shard stays open until some order has its outcome: wait about as long as one takes
 
 Request = SubmitRequest | CancelRequest | LookupRequest | ActRequest
 _OUTCOMES = msgspec.msgpack.Decoder(OutcomeBatch)
