@@ -11,7 +11,14 @@ import pytest
 
 from loadgen.usage import Meter
 
-BUSY = "import sys\nfor line in sys.stdin:\n sum(range(int(line)))\n print(flush=True)"
+BUSY = """
+import sys, time
+for line in sys.stdin:
+    until_s = time.process_time() + float(line)
+    while time.process_time() < until_s:
+        pass
+    print(flush=True)
+"""
 
 
 def status(name, pid, *, restarts=0, node=None, role="orchestrator"):
@@ -33,8 +40,8 @@ def start():
         process.communicate()
 
 
-def work(process, amount=5_000_000):
-    process.stdin.write(f"{amount}\n")
+def work(process, cpu_s=0.1):
+    process.stdin.write(f"{cpu_s}\n")
     process.stdin.flush()
     process.stdout.readline()
 
@@ -42,11 +49,12 @@ def work(process, amount=5_000_000):
 def test_cpu_since_the_start_is_counted_by_role(start):
     first, second = start(), start()
     work(first)
+    work(second, 0.0)  # it has started
     meter = Meter(lambda: [status("shard-0", first.pid), status("shard-1", second.pid)])
     work(first)
     work(second)
     usage = meter.stop()
-    assert usage.cpu_s["orchestrator"] > 0.02
+    assert 0.15 < usage.cpu_s["orchestrator"] < 0.28  # twice 0.1, and not what was before
     assert set(usage.cpu_s) == {"orchestrator", "client"}
     assert (usage.restarts, usage.notes) == (0, [])
 
@@ -55,7 +63,7 @@ def test_a_killed_process_keeps_what_was_sampled_and_its_successor_counts(start)
     process = start()
     statuses = [status("shard-0", process.pid, restarts=3)]
     meter = Meter(lambda: statuses)
-    work(process, 10_000_000)
+    work(process, 0.2)
     meter.sample()
     process.kill()
     process.wait()
@@ -65,7 +73,7 @@ def test_a_killed_process_keeps_what_was_sampled_and_its_successor_counts(start)
     statuses = [status("shard-0", successor.pid, restarts=4)]
     meter.sample()
     usage = meter.stop()
-    assert usage.cpu_s["orchestrator"] > 0.05
+    assert usage.cpu_s["orchestrator"] > 0.15
     assert usage.restarts == 1
     assert usage.notes == ["shard-0 was restarted: its start-up is counted, the last moments of the one before are not"]
 
