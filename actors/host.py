@@ -21,7 +21,6 @@ from actors.reader import StoreReader
 from actors.room import run_batch
 from actors.runner import BatchRunner, Outcome, Work
 from actors.store import Retention, Store
-from actors.writer import Writer
 from orchestrator import garbage
 from orchestrator.app import load_app
 from orchestrator.config import FaultSettings, Transport, unpack_settings
@@ -34,6 +33,7 @@ from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.messages import SCHEMA_VERSION, Command, CommandBatch, Inquiry, Kind, Reply, ReplyBatch, Status
 from orchestrator.protocol.records import encode
 from orchestrator.watchdog import Watchdog
+from orchestrator.writer import SHORT_MAX, Writer
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -185,7 +185,7 @@ class ServiceHost:
             await self._asking.close()
             await self._writer.result(self._store.close)
         self._state, self._detail = "refused", "the service was stopped"
-        await self._writer.close()
+        await asyncio.to_thread(self._writer.close)
 
     async def _open(self) -> None:
         configure_logging(self._spec.name, Path(self._spec.data_dir), self._settings.log_level)
@@ -258,7 +258,7 @@ class ServiceHost:
         self._running = self._responder.busy = True
         self._meter.began_s = time.monotonic()
         retention = self._retention
-        self._writer.run(partial(self._run, works, retention), self._finished)
+        self._writer.run(partial(self._run, works, retention), self._finished, short=len(works) <= SHORT_MAX)
 
     def _run(self, works: list[Work], retention: Retention) -> list[Outcome]:
         return run_batch(self._runner, self._store, works, retention, time.time_ns() // 1_000_000)

@@ -29,7 +29,7 @@ class ServiceMeter:
     Attributes:
         answers: by kind and status of the reply.
         messages: of each batch.
-        took_ms: one batch, from handing it to the store's thread to having its outcomes.
+        took_ms: one batch, from handing it to the store's writer to having its outcomes.
         inquiries: rows whose decision was asked for.
         began_s: when the batch under way was handed over.
     """
@@ -43,7 +43,7 @@ class ServiceMeter:
         self._service, self._refused = service, refused
 
     def finished(self, messages: int, now_s: float) -> None:
-        """A batch came back from the store's thread."""
+        """A batch came back from the store's writer."""
         self.messages.observe(messages)
         self.took_ms.observe((now_s - self.began_s) * 1_000)
 

@@ -29,7 +29,7 @@ _STDERR = 2
 
 
 class Turns:
-    """Counts turns of a thread's work: `with turns: ...`; written by that thread alone.
+    """Counts turns of work that is done one at a time: `with turns: ...`; written by whichever thread does it.
 
     Attributes:
         count: odd while a turn is under way.
@@ -46,8 +46,12 @@ class Turns:
     def __exit__(self, *_: object) -> None:
         self.count += 1
 
+    def step(self) -> None:
+        """The turn under way gets on."""
+        self.count += 2
+
     def progress(self) -> int | None:
-        """The turn under way; None if there is none."""
+        """The turn under way, and where in it; None if there is none."""
         return self.count if self.count % 2 else None
 
 
@@ -111,10 +115,10 @@ class Watchdog:
         self._clock, self._end = clock, end or _end
         self._loop = asyncio.get_running_loop()
         self._looked_s = clock()
-        self._watched: list[_Watched] = []
+        self._works: list[_Watched] = []
         self._closed = threading.Event()
-        looping = threading.get_ident()
-        self.watch("event loop", _Pulse(self._loop).progress, lambda: looping)
+        looping, self._pulse = threading.get_ident(), _Pulse(self._loop)
+        self._turning = _Watched("event loop", self._loop_progress, lambda: looping)
 
     def watch(self, what: str, progress: Callable[[], object], thread: Callable[[], int]) -> None:
         """Watch one more thing.
@@ -124,7 +128,7 @@ class Watchdog:
             progress: None while nothing is under way; else a value that differs from the one before if it got on.
             thread: tells the ident of the thread that does it now.
         """
-        self._watched.append(_Watched(what, progress, thread))
+        self._works.append(_Watched(what, progress, thread))
 
     def start(self) -> None:
         """Look from now on, in a thread, until it is closed or the loop is."""
@@ -142,9 +146,14 @@ class Watchdog:
         now_s = self._clock()
         counts = now_s - self._looked_s < self._pause_s * LATE_FACTOR
         self._looked_s = now_s
-        for watched in self._watched:
+        for watched in (*self._works, self._turning):
             if watched.look(counts=counts) >= LOOKS:
                 self._end(watched.what, self._stuck_after_ms, _stack(watched.thread()))
+
+    def _loop_progress(self) -> object:
+        """None while the loop turns; else the question it owes an answer to, and how far work is that may run on it."""
+        asked = self._pulse.progress()
+        return None if asked is None else (asked, *(work.progress() for work in self._works))
 
     def _run(self, guard: _Guard) -> None:
         try:

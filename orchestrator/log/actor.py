@@ -1,4 +1,4 @@
-"""The transaction log as a Ray actor: one writer thread, readers on snapshots of their own, bytes in and bytes out."""
+"""The transaction log as a Ray actor: one writer, readers on snapshots of their own, bytes in and bytes out."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
-"""The log's one writer thread: whoever arrives during a commit joins the next one, a lonely append waits for nobody."""
+"""Group commit of the log: whoever arrives during a commit joins the next one, a lonely append waits for nobody."""
 
 from __future__ import annotations
 
 import asyncio
-import queue
 import sqlite3
-import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -13,55 +11,61 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orchestrator.errors import ErrorCode, IndefiniteError
 from orchestrator.logs import log_event
 from orchestrator.protocol.counts import Histogram
-from orchestrator.watchdog import Turns
+from orchestrator.writer import SHORT_MAX, Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.log.store import LogStore
     from orchestrator.protocol.records import AppendReply, AppendRequest
+    from orchestrator.watchdog import Turns
 
 T = TypeVar("T")
 
 
 class _Group:
-    """What one turn of the writer does: the jobs, one by one, then all appends with one commit."""
+    """What one turn does: the jobs, one by one, then all appends with one commit."""
 
     def __init__(self) -> None:
         self.jobs: list[tuple[Callable[[LogStore], Any], asyncio.Future[Any]]] = []
         self.requests: list[AppendRequest] = []
         self.waiting: list[asyncio.Future[AppendReply]] = []
 
+    @property
+    def short(self) -> bool:
+        return not self.jobs and sum(len(request.records) for request in self.requests) <= SHORT_MAX
+
 
 class LogWriter:
-    """Runs everything that writes to a log, in one thread; call it from one event loop.
+    """Runs everything that writes to a log, one turn at a time; call it from one event loop.
 
     Args:
-        store: the log; the thread's alone from now on.
+        store: the log; this writer's alone from now on.
         failed: called (in the thread or on the loop) with an error after which the outcome of the turn is unknown. Not
-            everybody of that turn is answered; it must end the process.
+            everybody of that turn is answered, and there is no other turn; it must end the process.
 
     Attributes:
-        turns: a job is one, and an append of whatever waits: each has a commit of its own.
         appended: how many appends were stored.
         records: those of each commit of appends.
     """
 
     def __init__(self, store: LogStore, failed: Callable[[BaseException], None]) -> None:
-        self._store, self._failed = store, failed
-        self.turns = Turns()
+        self._store = store
         self.appended, self.records = 0, Histogram()
         self._loop = asyncio.get_running_loop()
         self._next = _Group()
         self._busy = False
-        self._turns: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="log-writer", daemon=True)
-        self._thread.start()
+        self._writer = Writer("log-writer", failed)
+
+    @property
+    def turns(self) -> Turns:
+        """What its writer is at; every job of a turn is progress."""
+        return self._writer.turns
 
     @property
     def thread(self) -> int:
-        """The thread's ident."""
-        return self._thread.ident or 0
+        """The ident of the thread that the turn under way, or the last one, runs in."""
+        return self._writer.thread
 
     @property
     def waiting(self) -> int:
@@ -92,25 +96,15 @@ class LogWriter:
         return future
 
     def close(self) -> None:
-        """End the thread after the turn under way, then give the log up."""
-        self._turns.put(None)
-        self._thread.join()
+        """Let the turn under way end, then give the log up."""
+        self._writer.close()
         self._store.close()
 
     def _go(self) -> None:
         if not self._busy and (self._next.jobs or self._next.requests):
             group, self._next = self._next, _Group()
             self._busy = True
-            self._turns.put(group)
-
-    def _run(self) -> None:
-        while (group := self._turns.get()) is not None:
-            try:
-                answers = self._turn(group)
-            except BaseException as error:  # noqa: BLE001 - whatever it was, the outcome of this turn is unknown
-                self._failed(error)
-                return
-            self._loop.call_soon_threadsafe(self._finish, answers)
+            self._writer.run(partial(self._turn, group), self._answer, short=group.short)
 
     def _turn(self, group: _Group) -> list[tuple[asyncio.Future[Any], Any]]:
         answers: list[tuple[asyncio.Future[Any], Any]] = [
@@ -127,14 +121,8 @@ class LogWriter:
         return answers
 
     def _work(self, work: Callable[[], Any]) -> Any:
-        with self.turns:
-            return _unless_full(work)
-
-    def _finish(self, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
-        try:
-            self._answer(answers)
-        except BaseException as error:  # noqa: BLE001 - the loop would only note it, and the callers wait for ever
-            self._failed(error)
+        self._writer.turns.step()
+        return _unless_full(work)
 
     def _answer(self, answers: list[tuple[asyncio.Future[Any], Any]]) -> None:
         self._busy = False

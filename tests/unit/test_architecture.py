@@ -27,7 +27,7 @@ PURE_LIBRARIES = frozenset({
 PURE_OWN = frozenset({"orchestrator.errors", "orchestrator.saga", "orchestrator.protocol", "actors.ledger"})
 ACTORS_MAY_IMPORT = frozenset(f"orchestrator.{name}" for name in (
     "app", "ballast", "config", "conversation", "creation", "database", "errors", "exchange", "files", "garbage", "local",
-    "logs", "metrics", "migration", "plane", "protocol", "saga", "tracing", "transport", "watchdog"))
+    "logs", "metrics", "migration", "plane", "protocol", "saga", "tracing", "transport", "watchdog", "writer"))
 RAY_EDGE = PurePosixPath("orchestrator/cluster.py")
 RIVALS = "benchmarks"  # they compare raytx with actors without it
 

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from orchestrator import writer as writer_module
 from orchestrator.errors import IndefiniteError
 from orchestrator.log import store as store_module
 from orchestrator.log.store import LogStore, create_log
 from orchestrator.log.writer import LogWriter
 from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.records import AppendReply, AppendRequest, AppendStatus, Begun, EpochRecord, TakeRequest
+from orchestrator.writer import SHORT_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +46,11 @@ class GatedStore:
 
 def request(sequence: int) -> AppendRequest:
     return AppendRequest(1, 0, "first", sequence, [])
+
+
+def records(count: int) -> AppendRequest:
+    begun = Begun(make_id(10**12, 7, 1, 1), "k", b"a" * 16, "order", 1, b"", 10**12, 10**12, 1)
+    return AppendRequest(1, 0, "first", 1, [EpochRecord(1, begun)] * count)
 
 
 def sqlite_error(code: int) -> sqlite3.OperationalError:
@@ -184,3 +191,29 @@ async def test_an_error_of_unknown_outcome_answers_nobody(error: BaseException, 
     assert not future.done()
     writer.close()
     occurred("67")
+
+
+async def test_a_small_append_is_made_on_the_loop_where_turns_are_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer_module, "QUICK_S", 10.0)
+    store = GatedStore()
+    writer, _, _ = make(store)
+    store.gate.release(100)
+    where = []
+    append = store.append
+
+    def located(requests: Sequence[AppendRequest], now_ms: int) -> list[AppendReply]:
+        where.append(threading.get_ident() == threading.main_thread().ident)
+        return append(requests, now_ms)
+
+    monkeypatch.setattr(store, "append", located)
+    for number in range(writer_module.QUICK_TURNS):
+        await writer.append(request(number))
+    assert not any(where)
+    where.clear()
+    await writer.append(records(SHORT_MAX))
+    await writer.append(records(SHORT_MAX + 1))
+    assert not await writer.call(lambda _: threading.get_ident() == threading.main_thread().ident)
+    await asyncio.gather(writer.append(records(1)), writer.append(records(SHORT_MAX)))
+    assert where == [True, False, True, True]
+    assert writer.turns.progress() is None
+    writer.close()

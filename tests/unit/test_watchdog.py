@@ -107,6 +107,26 @@ async def test_a_turn_that_ends_by_an_error_has_ended() -> None:
     assert turns.progress() is None
 
 
+async def test_a_turn_on_the_event_loop_that_gets_on_is_left_alone_and_one_that_does_not_is_called_the_writers() -> None:
+    rig = Rig()
+
+    def look() -> None:
+        """Without the loop turning in between."""
+        rig.now_s += PAUSE_S
+        rig.watchdog.look()
+
+    look()
+    with rig.turns:
+        for _ in range(5):
+            for _ in range(LOOKS):
+                look()
+            rig.turns.step()
+        assert not rig.ends.told
+        for _ in range(LOOKS + 1):
+            look()
+    assert [what for what, _, _ in rig.ends.told] == ["writer", "event loop"]
+
+
 async def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
     """SIGSTOP for an hour, a suspended machine, a hundred short stops in one turn: each makes a look late."""
     rig = Rig()
