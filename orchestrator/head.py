@@ -124,6 +124,12 @@ def keep_spare_workers() -> None:
             _Connection.spares = SpareWorkers(server_pids()["raylet"])
 
 
+def wait_for_spare_workers(timeout_s: float) -> bool:
+    """Wait until the idle workers that are kept on an own head are there, if any; returns whether they are."""
+    spares = _Connection.spares
+    return spares is None or spares.wait(timeout_s)
+
+
 def start_dashboard() -> None:
     """Start the own head's dashboard at the address chosen for it, and wait until it listens: 10 s or more.
 

@@ -22,8 +22,8 @@ from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
 SPARES = 2  # a service, and the shard or the log that dies with it
 PERIOD_S = 2.0  # Ray has no event for "it was taken"; and the next one's start must not compete with the recovery
 _KEPT_S = 24 * 3_600  # idle for so long, they are replaced
-_ANSWER_S = 60.0  # Ray answers once they are there
-_UNASSIGNED = (b"ray::IDLE", b"default_worker.py")  # how such a process is called once it is ready, and while it starts
+_ANSWER_S = 60.0
+_READY, _STARTING = b"ray::IDLE", b"default_worker.py"  # how such a process is called
 
 
 class SpareWorkers:
@@ -38,9 +38,14 @@ class SpareWorkers:
     def __init__(self, raylet: int) -> None:
         self._raylet = raylet
         self._closed = threading.Event()
+        self._there = threading.Event()
         self._channel = init_grpc_channel(_address())
         job = bytes.fromhex(ray.get_runtime_context().get_job_id())
         threading.Thread(target=self._keep, args=(job,), name="raytx-spare", daemon=True).start()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until all were there once, since starting them takes a core for a second; returns whether they were."""
+        return self._there.wait(timeout_s)
 
     def close(self) -> None:
         """Keep none any more; a request under way is given up."""
@@ -50,10 +55,12 @@ class SpareWorkers:
     def _keep(self, job: bytes) -> None:
         prestart = NodeManagerServiceStub(self._channel).PrestartWorkers
         while not self._closed.wait(PERIOD_S):
-            missing = SPARES - len(unassigned_workers(self._raylet))
-            if missing > 0:
+            found = unassigned_workers(self._raylet)
+            if len(found) < SPARES:
                 with contextlib.suppress(grpc.RpcError, ValueError):  # the raylet is gone, or the channel closed
-                    prestart(_request(job, missing), timeout=_ANSWER_S)
+                    prestart(_request(job, SPARES - len(found)), timeout=_ANSWER_S)
+            elif sum(_called(pid, _READY) for pid in found) >= SPARES:
+                self._there.set()
 
 
 def unassigned_workers(raylet: int) -> list[int]:
@@ -61,14 +68,14 @@ def unassigned_workers(raylet: int) -> list[int]:
     found = []
     for thread in Path(f"/proc/{raylet}/task").glob("*/children"):
         with contextlib.suppress(OSError):  # it ended meanwhile
-            found += [int(pid) for pid in thread.read_text(encoding="ascii").split() if _is_unassigned(pid)]
+            found += [int(pid) for pid in thread.read_text(encoding="ascii").split() if _called(int(pid), _READY, _STARTING)]
     return found
 
 
-def _is_unassigned(pid: str) -> bool:
+def _called(pid: int, *names: bytes) -> bool:
     with contextlib.suppress(OSError):
-        called = Path(f"/proc/{pid}/cmdline").read_bytes()
-        return any(name in called for name in _UNASSIGNED)
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return any(name in command for name in names)
     return False
 
 
