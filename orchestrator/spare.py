@@ -23,7 +23,7 @@ SPARES = 2  # a service, and the shard or the log that dies with it
 PERIOD_S = 2.0  # Ray has no event for "it was taken"; and the next one's start must not compete with the recovery
 _KEPT_S = 24 * 3_600  # idle for so long, they are replaced
 _ANSWER_S = 60.0
-_READY, _STARTING = b"ray::IDLE", b"default_worker.py"  # how such a process is called
+_READY, _STARTING = b"ray::IDLE", b"default_worker.py"  # how an unassigned worker is called once it is ready, and before
 
 
 class SpareWorkers:
@@ -44,7 +44,7 @@ class SpareWorkers:
         threading.Thread(target=self._keep, args=(job,), name="raytx-spare", daemon=True).start()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until all were there once, since starting them takes a core for a second; returns whether they were."""
+        """Wait until all are there for the first time; returns whether they were in time."""
         return self._there.wait(timeout_s)
 
     def close(self) -> None:

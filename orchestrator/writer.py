@@ -1,8 +1,8 @@
 """Where a database is written: one turn at a time, in a thread of its own, or on the event loop where that takes no time.
 
-Two threads that hand a turn to each other and back cost more than a short turn itself does on a quick disk. So a turn that
-is known to be short runs on the event loop, as long as the turns before it were quick. One that turns out to be slow (the
-disk hesitates, a handler computes) holds the loop up once; the next ones are the thread's again.
+Handing a turn to a thread and back means waking two threads, which a short turn on a quick disk is worth saving. So a turn of
+few rows runs on the event loop, as long as the turns before it were quick. One that turns out to be slow (the disk
+hesitates, a handler computes) holds the loop up once; the next ones are the thread's again.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Writer:
         job = self._waiting.popleft()
         self._on_loop = job.short and self._quick >= QUICK_TURNS
         if self._on_loop:
-            self._loop.call_soon(self._here, job)  # what is ready to be read now may still join the next turn
+            self._loop.call_soon(self._here, job)  # not now: who asks for it does not wait for its answer yet
         else:
             self._queue.put(job)
 

@@ -42,6 +42,7 @@ def run(plan: Plan) -> Measured:
     Raises:
         DefiniteError: E_CONFIG, E_DATA_DIR...: nothing was measured.
         IndefiniteError: E_UNREACHABLE.
+        TimeoutError: the deployment did not finish starting; nothing was measured.
     """
     with data_directory(plan) as data:
         began_ms = time.time_ns() // 1_000_000
@@ -73,7 +74,8 @@ class _Run:
         orders.open_books(client, self._workload)
         if plan.warm_up:
             self._count(orders.place(client, self._workload, 0, plan.warm_up, plan.concurrency))
-        wait_for_spare_workers(SPARES_S_MAX)  # their start, once in a deployment's life, is no part of what an order takes
+        if not wait_for_spare_workers(SPARES_S_MAX):  # their start is no part of what an order takes
+            raise TimeoutError(f"the spare processes were not there within {SPARES_S_MAX:.0f} s")
         self._rest()
         before = self._look()
         slow = SlowOnes(self._data, plan)

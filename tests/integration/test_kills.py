@@ -13,6 +13,8 @@ import pytest
 
 from integration.shop import Shop, open_shop, order
 from orchestrator import Settings
+from orchestrator.head import server_pids, wait_for_spare_workers
+from orchestrator.spare import SPARES, unassigned_workers
 
 ORDERS = 300
 SERVING_S = 30
@@ -37,6 +39,11 @@ def shop(head: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]
     opened = open_shop(tmp_path_factory.mktemp("kills") / "data", Settings())
     yield opened
     opened.close()
+
+
+def test_spare_processes_are_there_when_they_were_waited_for(shop: Shop) -> None:
+    assert wait_for_spare_workers(SERVING_S)
+    assert len(unassigned_workers(server_pids()["raylet"])) >= SPARES
 
 
 @pytest.mark.parametrize("role", ROLES)

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 
 import msgspec
 import pytest
@@ -11,9 +12,11 @@ from actors import host as host_module
 from actors.host import ServiceHost, database_path
 from actors.service import Refused, Service, State
 from actors.store import Store
+from orchestrator import writer as writer_module
 from orchestrator.app import App, LedgerRow, ParticipantSpec
 from orchestrator.config import FaultSettings, LogLevel, make_settings
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
+from orchestrator.exchange import HOLD_S_MAX
 from orchestrator.logs import configure_logging
 from orchestrator.protocol.identifiers import make_id
 from orchestrator.protocol.messages import Command, CommandBatch, Kind, Reply, ReplyBatch, Status
@@ -381,3 +384,22 @@ async def test_the_sequence_is_reported_again_once_it_changed(rig_of, monkeypatc
     (first, before), (second, after) = rig.owner.registered
     assert first == second
     assert after == before + 1
+
+
+async def test_few_messages_are_run_on_the_loop_where_turns_are_quick_and_answered(rig_of, monkeypatch) -> None:
+    monkeypatch.setattr(writer_module, "QUICK_S", 10.0)
+    rig = rig_of()
+    where = []
+    run = host_module.run_batch
+
+    def located(*args):
+        where.append(threading.get_ident() == threading.main_thread().ident)
+        return run(*args)
+
+    monkeypatch.setattr(host_module, "run_batch", located)
+    async with asyncio.timeout(HOLD_S_MAX / 2):  # a call without its answer is held for longer
+        for number in range(writer_module.QUICK_TURNS + 5):
+            assert (await rig.one(message(P, number, amount=1))).status is Status.YES
+            assert (await rig.one(message(C, number))).status is Status.ACK
+    assert not where[0]
+    assert all(where[writer_module.QUICK_TURNS:])
