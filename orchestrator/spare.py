@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ray.core.generated.node_manager_pb2_grpc import NodeManagerServiceStub
 
 SPARES = 2  # a service, and the shard or the log that dies with it
 PERIOD_S = 2.0  # Ray has no event for "it was taken"; and the next one's start must not compete with the recovery
+_LOOK_S = 0.05  # nor for "it is ready"
 _KEPT_S = 24 * 3_600  # idle for so long, they are replaced
 _ANSWER_S = 60.0
 _READY, _STARTING = b"ray::IDLE", b"default_worker.py"  # how an unassigned worker is called once it is ready, and before
@@ -38,14 +40,17 @@ class SpareWorkers:
     def __init__(self, raylet: int) -> None:
         self._raylet = raylet
         self._closed = threading.Event()
-        self._there = threading.Event()
         self._channel = init_grpc_channel(_address())
         job = bytes.fromhex(ray.get_runtime_context().get_job_id())
         threading.Thread(target=self._keep, args=(job,), name="raytx-spare", daemon=True).start()
 
     def wait(self, timeout_s: float) -> bool:
-        """Wait until all are there for the first time; returns whether they were in time."""
-        return self._there.wait(timeout_s)
+        """Wait until all of them are ready; returns whether they are."""
+        end_s = time.monotonic() + timeout_s
+        while sum(_called(pid, _READY) for pid in unassigned_workers(self._raylet)) < SPARES:
+            if time.monotonic() > end_s or self._closed.wait(_LOOK_S):
+                return False
+        return True
 
     def close(self) -> None:
         """Keep none any more; a request under way is given up."""
@@ -55,12 +60,10 @@ class SpareWorkers:
     def _keep(self, job: bytes) -> None:
         prestart = NodeManagerServiceStub(self._channel).PrestartWorkers
         while not self._closed.wait(PERIOD_S):
-            found = unassigned_workers(self._raylet)
-            if len(found) < SPARES:
+            missing = SPARES - len(unassigned_workers(self._raylet))
+            if missing > 0:
                 with contextlib.suppress(grpc.RpcError, ValueError):  # the raylet is gone, or the channel closed
-                    prestart(_request(job, SPARES - len(found)), timeout=_ANSWER_S)
-            elif sum(_called(pid, _READY) for pid in found) >= SPARES:
-                self._there.set()
+                    prestart(_request(job, missing), timeout=_ANSWER_S)
 
 
 def unassigned_workers(raylet: int) -> list[int]:
