@@ -25,7 +25,7 @@ from orchestrator import garbage
 from orchestrator.app import load_app
 from orchestrator.config import FaultSettings, Transport, unpack_settings
 from orchestrator.errors import DefiniteError, ErrorCode, IndefiniteError
-from orchestrator.exchange import HOLD_S_MAX, Responder
+from orchestrator.exchange import BATCH_MAX, HOLD_S_MAX, Responder
 from orchestrator.logs import configure_logging, debug_enabled, log_event
 from orchestrator.metrics.export import export
 from orchestrator.plane.endpoint import Endpoint
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from actors.spans import ServiceSpans
     from orchestrator.app import ParticipantSpec
 
-BATCH_MAX = 1_024  # messages in one local transaction
 OPEN_RETRY_S = 1.0
 REGISTER_S = 5.0
 REGISTER_RETRY_S_MIN = 0.05

@@ -1,11 +1,12 @@
 """Batched conversation between a caller and a responder: count calls, not operations.
 
 A caller sends what has gathered in one call and lets the rest gather until that call is answered; a second one leaves
-beside it only when the first takes unusually long, or is open just to collect what is slow. So a lonely operation waits
-for nobody, batches grow with the load, and nothing is held behind a slow operation. A responder starts the operations
-and answers with whatever is ready. Results of an unanswered call are never lost for good: when a call fails, everything
-outstanding is of unknown outcome and is sent again, which is harmless because every operation is idempotent there. So it is
-when another one answers than before: a responder's successor, or one that has forgotten this caller meanwhile.
+beside it only when it is full, or the first takes unusually long or is open just to collect what is slow. So a lonely
+operation waits for nobody, batches grow with the load, and nothing is held behind a slow operation. A responder starts
+the operations and answers with whatever is ready. Results of an unanswered call are never lost for good: when a call
+fails, everything outstanding is of unknown outcome and is sent again, which is harmless because every operation is
+idempotent there. So it is when another one answers than before: a responder's successor, or one that has forgotten this
+caller meanwhile.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Generic, Protocol, TypeVar
 from orchestrator.errors import IndefiniteError
 
 CALLS_IN_FLIGHT = 2
-BATCH_MAX = 1_024
+BATCH_MAX = 512  # with more, the stages of a busy deployment wait for each other instead of working side by side
 BATCH_BYTES_MAX = 32 * 1024 * 1024  # in one call, and in one answer; what is longer by itself goes alone
 GATHER_S_MIN = 0.002
 GATHER_S_MAX = 0.05
@@ -144,14 +145,15 @@ class Caller(Generic[Op, Result]):
     def _pump(self) -> None:
         if self._closed or self._broken:
             return
-        if self._unsent and len(self._calls) < CALLS_IN_FLIGHT:
+        while self._unsent and len(self._calls) < CALLS_IN_FLIGHT:
             if not self._hurry:
                 self._patience = self._patience or asyncio.get_running_loop().call_later(PATIENCE_S, self._out_of_patience)
-            elif not self._carrying:
-                self._start(self._take())
-            elif self._gathered is None:
+                break
+            if self._carrying and len(self._unsent) < BATCH_MAX:
                 delay_s = min(max(2 * self._round_s, GATHER_S_MIN), self._gather_s_max)
-                self._gathered = asyncio.get_running_loop().call_later(delay_s, self._beside)
+                self._gathered = self._gathered or asyncio.get_running_loop().call_later(delay_s, self._beside)
+                break
+            self._start(self._take())
         if len(self._outstanding) > len(self._unsent) and not self._calls:
             self._start([])
 
@@ -183,6 +185,7 @@ class Caller(Generic[Op, Result]):
         return batch
 
     def _start(self, batch: list[Op]) -> None:
+        self._carrying += bool(batch)
         call = asyncio.get_running_loop().create_task(self._call(batch))
         self._calls.add(call)
         call.add_done_callback(self._ended)
@@ -196,7 +199,6 @@ class Caller(Generic[Op, Result]):
     async def _call(self, batch: list[Op]) -> None:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        self._carrying += bool(batch)
         try:
             answer = await self._port.call(self._encode(batch))
         except IndefiniteError as error:

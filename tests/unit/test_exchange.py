@@ -87,6 +87,26 @@ async def test_what_gathered_leaves_beside_a_call_that_takes_long() -> None:
     await caller.close()
 
 
+async def test_what_fills_a_call_leaves_beside_another_at_once(monkeypatch) -> None:
+    monkeypatch.setattr(exchange, "BATCH_MAX", 2)
+    monkeypatch.setattr(exchange, "GATHER_S_MIN", 60)
+    port, delivered = Port(), []
+    caller = caller_of(port, delivered, gather_s_max=60)
+    port.responder.busy = True
+    caller.send([Op("a"), Op("b"), Op("c")])
+    await until(lambda: len(port.calls) == 1)
+    caller.send([Op("d"), Op("e")])
+    await until(lambda: len(port.calls) == 2)
+    assert port.calls == [[Op("a"), Op("b")], [Op("c"), Op("d")]]
+    port.responder.put("peer", [Op("a"), Op("b")])
+    await asyncio.sleep(0.01)
+    assert len(port.calls) == 2  # one operation fills nothing
+    port.responder.put("peer", [Op("c"), Op("d")])
+    await until(lambda: len(port.calls) == 3)
+    assert port.calls[2] == [Op("e")]
+    await caller.close()
+
+
 async def test_what_nobody_waits_for_leaves_in_company_or_a_little_later() -> None:
     port, delivered = Port(), []
     caller = caller_of(port, delivered, patient=lambda op: op.key.startswith("patient"))
