@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from orchestrator.errors import IndefiniteError
-from orchestrator.exchange import fitting
+from orchestrator.exchange import BATCH_MAX, fitting
 from orchestrator.protocol.counts import Histogram
 from orchestrator.protocol.identifiers import partition_of
 from orchestrator.protocol.records import (
@@ -25,7 +25,6 @@ from orchestrator.protocol.records import (
 LAZY_S = 0.05  # an Ended record waits so long for company: losing it only repeats idempotent messages
 AGAIN_S_MIN = 0.02
 AGAIN_S_MAX = 0.5
-BATCH_MAX = 512  # as in an exchange
 BATCH_BYTES_MAX = 32 * 1024 * 1024  # of inputs in one append; one that is longer goes alone
 
 

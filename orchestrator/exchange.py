@@ -21,7 +21,7 @@ from typing import Generic, Protocol, TypeVar
 from orchestrator.errors import IndefiniteError
 
 CALLS_IN_FLIGHT = 2
-BATCH_MAX = 512  # with more, the stages of a busy deployment wait for each other instead of working side by side
+BATCH_MAX = 512  # in a call, an append, a service's commit; with more, the stages of a busy deployment wait for each other
 BATCH_BYTES_MAX = 32 * 1024 * 1024  # in one call, and in one answer; what is longer by itself goes alone
 GATHER_S_MIN = 0.002
 GATHER_S_MAX = 0.05

@@ -107,6 +107,18 @@ async def test_what_fills_a_call_leaves_beside_another_at_once(monkeypatch) -> N
     await caller.close()
 
 
+async def test_what_fills_two_calls_leaves_in_both_at_once(monkeypatch) -> None:
+    monkeypatch.setattr(exchange, "BATCH_MAX", 2)
+    monkeypatch.setattr(exchange, "GATHER_S_MIN", 60)
+    port = Port()
+    caller = caller_of(port, [], gather_s_max=60)
+    port.responder.busy = True
+    caller.send([Op(name) for name in "abcdef"])
+    await until(lambda: len(port.calls) == 2)
+    assert port.calls == [[Op("a"), Op("b")], [Op("c"), Op("d")]]
+    await caller.close()
+
+
 async def test_what_nobody_waits_for_leaves_in_company_or_a_little_later() -> None:
     port, delivered = Port(), []
     caller = caller_of(port, delivered, patient=lambda op: op.key.startswith("patient"))
